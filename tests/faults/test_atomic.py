@@ -12,9 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from voxray.errors import InputError, ResourceError
-from voxray.images import atomic
+from voxray.geometry import VolumeGrid
+from voxray.images import CTVolume, atomic
 from voxray.images.atomic import (
     TEMPORARY_PREFIX,
     atomic_folder,
@@ -22,6 +24,8 @@ from voxray.images.atomic import (
     refuse_existing,
     write_text_atomic,
 )
+from voxray.images.write_dicom import write_dicom_series
+from voxray.images.write_volume import FORMATS, write_volume
 
 # Loads atomic.py by itself: a child that need not wait for torch.
 PRELUDE = f"""
@@ -160,6 +164,21 @@ def test_O1_a_full_disk_is_a_resource_error_and_the_old_file_is_intact(tmp_path:
     assert caught.value.exit_code == 4
     assert final.read_text() == "old"
     assert entries(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("suffix", [*FORMATS, ".dicom"])
+def test_O1_a_full_disk_never_leaves_a_cut_off_volume(tmp_path: Path, suffix: str) -> None:
+    """ITK itself takes no notice when NIfTI is cut off."""
+    noise = 1000 * torch.rand((8, 64, 64), generator=torch.Generator().manual_seed(0))
+    volume, path = CTVolume(noise, VolumeGrid.centred(shape=(8, 64, 64))), tmp_path / f"ct{suffix}"
+    series = suffix == ".dicom"
+    if not series:
+        path.write_text("old")
+    write = write_dicom_series if series else write_volume
+    with largest_file(4096), pytest.raises(ResourceError) as caught:
+        write(volume, path, overwrite=True)
+    assert caught.value.exit_code == 4
+    assert [entry.read_text() for entry in tmp_path.iterdir()] == ([] if series else ["old"])
 
 
 def test_O1_a_folder_without_permission_is_an_input_error() -> None:

@@ -37,7 +37,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
 
     The temporary file keeps the ending of the name (writers choose their format by it), is flushed to the
     disk before it is renamed, and has the permissions that the umask gives to a new file. If the block
-    raises, even by Ctrl-C, it is removed and what stood under `final` is untouched. A symbolic link is followed.
+    raises, even by Ctrl-C, it is removed and what stood under `final` is untouched. A link is followed.
 
     Raises:
         InputError: if the folder is missing or cannot be written to, or `final` is a folder.
