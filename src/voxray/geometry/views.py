@@ -64,9 +64,7 @@ class ViewGeometry:
         object.__setattr__(self, "shapes", shapes)
         object.__setattr__(self, "names", names)
         if self.isocentre_mm is not None:
-            object.__setattr__(
-                self, "isocentre_mm", frozen_array(self.isocentre_mm, (3,), "The isocentre")
-            )
+            object.__setattr__(self, "isocentre_mm", frozen_array(self.isocentre_mm, (3,), "The isocentre"))
         for i, name in enumerate(names):
             normal = np.cross(self.u_mm[i], self.v_mm[i])
             if np.linalg.norm(normal) < 1e-6 * np.linalg.norm(self.u_mm[i]) * np.linalg.norm(self.v_mm[i]):
@@ -149,7 +147,9 @@ class ViewGeometry:
             elif name in angles and name != "pa":
                 step = np.linalg.norm(u[i])
                 u[i] = (0.0, -step if lateral_anterior == "right" else step, 0.0)
-        return cls(views.source_mm, views.centre_mm, u, views.v_mm, views.shapes, views.names, views.isocentre_mm)
+        return cls(
+            views.source_mm, views.centre_mm, u, views.v_mm, views.shapes, views.names, views.isocentre_mm
+        )
 
     @classmethod
     def biplanar(
@@ -171,7 +171,9 @@ class ViewGeometry:
             lateral_anterior: the side of the lateral image at which the front of the patient is shown.
         """
         if frontal not in ("pa", "ap") or lateral not in ("left", "right"):
-            raise GeometryError(f"frontal is 'pa' or 'ap', lateral 'left' or 'right'; not {frontal}, {lateral}.")
+            raise GeometryError(
+                f"frontal is 'pa' or 'ap', lateral 'left' or 'right'; not {frontal}, {lateral}."
+            )
         views = cls.from_names(
             (frontal, f"{lateral}_lateral"),
             setup=setup, isocentre_mm=isocentre_mm, lateral_anterior=lateral_anterior,
