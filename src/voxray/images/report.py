@@ -1,0 +1,219 @@
+"""What went in, what was assumed and what came out, as JSON."""
+
+import hashlib
+import math
+import platform
+import re
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from torch import Tensor
+
+from voxray.errors import InputError
+from voxray.geometry import VolumeGrid
+from voxray.images.atomic import refuse_existing, write_text_atomic
+from voxray.images.disclaimer import DISCLAIMER
+from voxray.images.types import Kind, Radiograph
+
+Sha256 = str
+
+_ENDING = r"\.(dcm|dicom|png|jpe?g|tiff?|nii(\.gz)?|mha|mhd|nrrd|zip|json|csv)$"
+# In single quotes, something with a slash or an ending; an apostrophe inside a word does not end it.
+_QUOTED_PATH = r"(?<!\w)'((?:[^'\n]|\b'\b)*(?:[/\\](?:[^'\n]|\b'\b)*|\.\w{2,5}))'(?!\w)"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Software(_Strict):
+    """What the result was computed with; filled in by itself."""
+
+    voxray: str = Field(default_factory=lambda: version("voxray"))
+    python: str = Field(default_factory=platform.python_version)
+    torch: str = Field(default_factory=lambda: str(torch.__version__))
+    numpy: str = Field(default_factory=lambda: version("numpy"))
+    platform: str = Field(default_factory=lambda: f"{platform.system()} {platform.machine()}")
+
+
+class InputImage(_Strict):
+    """One X-ray image and the view that it was taken for."""
+
+    view: str
+    file: str | None = Field(description="base name, or the first 16 digits of its SHA-256 and the ending")
+    sha256: Sha256 | None = Field(description="of the file's content")
+    kind: Kind
+    shape: tuple[int, int] = Field(description="rows, columns")
+    pixel_mm: tuple[float, float] = Field(description="distance of neighbouring rows and columns")
+    patient_id: str | None = Field(default=None, description="only where the user asked for it")
+    patient_name: str | None = Field(default=None, description="only where the user asked for it")
+
+
+class Grid(_Strict):
+    """The grid of the result."""
+
+    shape: tuple[int, int, int] = Field(description="voxels along z, y, x")
+    spacing_mm: tuple[float, float, float] = Field(description="along x, y, z")
+    affine: list[list[float]] = Field(description="from (i, j, k, 1) to patient LPS, mm")
+
+    @classmethod
+    def of(cls, grid: VolumeGrid) -> "Grid":
+        """Describe a `VolumeGrid`."""
+        x_mm, y_mm, z_mm = (float(spacing) for spacing in grid.spacing_mm)
+        return cls(shape=grid.shape, spacing_mm=(x_mm, y_mm, z_mm), affine=grid.affine.tolist())
+
+
+class Residual(_Strict):
+    """How far the re-projection of the result is from one X-ray, in the unit of the X-ray."""
+
+    view: str
+    rms: float = Field(ge=0, description="root of the mean squared difference")
+    relative: float = Field(ge=0, description="rms over the root mean square of the X-ray")
+
+
+class Model(_Strict):
+    """What reconstructed."""
+
+    name: str
+    recipe: dict[str, JsonValue]
+    weights_sha256: Sha256 | None
+
+
+class Report(_Strict):
+    """Everything that is needed to understand a result, and to repeat it.
+
+    Nothing in it tells who the patient is, unless the user asked for that: `describe_inputs` sees to inputs,
+    `hide_names` to warnings and other text.
+    """
+
+    schema_version: Literal[1] = 1
+    disclaimer: str = DISCLAIMER
+    software: Software = Field(default_factory=Software)
+    model: Model
+    inputs: list[InputImage]
+    geometry: dict[str, JsonValue] = Field(description="as `ViewGeometry.to_json` writes it")
+    grid: Grid
+    seed: int | None
+    device: str
+    seconds: dict[str, float] = Field(default_factory=dict, description="wall time of each phase")
+    peak_memory_mb: dict[str, float] = Field(default_factory=dict, description="of each device")
+    warnings: list[str] = Field(default_factory=list, description="what was assumed on the user's behalf")
+    residuals: list[Residual] = Field(default_factory=list)
+    method: dict[str, JsonValue] = Field(default_factory=dict, description="what the method has to say")
+
+    def write(self, path: Path, *, overwrite: bool = False) -> None:
+        """Write the report as JSON: whole, or not at all.
+
+        Raises:
+            InputError: if `path` exists and may not be overwritten, or cannot be written.
+            ResourceError: if the disk is full.
+        """
+        refuse_existing(path, overwrite)
+        write_text_atomic(path, self.model_dump_json(indent=1) + "\n")
+
+
+def describe_inputs(radiograph: Radiograph, keep_phi: bool = False) -> list[InputImage]:
+    """Describe each X-ray and the file that it came from; who the patient is only with `keep_phi`.
+
+    Raises:
+        InputError: if a file that was read cannot be read any more.
+    """
+    origins = radiograph.origins or (None,) * len(radiograph.images)
+    views, described = radiograph.views, []
+    for i, (origin, name) in enumerate(zip(origins, views.names, strict=True)):
+        described.append(
+            InputImage(
+                view=name,
+                file=None if origin is None else origin.path.name if keep_phi else hashed_name(origin.path),
+                sha256=sha256_file(origin.path) if origin is not None and origin.path.is_file() else None,
+                kind=radiograph.kind,
+                shape=views.shapes[i],
+                pixel_mm=(math.hypot(*views.v_mm[i]), math.hypot(*views.u_mm[i])),
+                patient_id=origin.patient_id if origin is not None and keep_phi else None,
+                patient_name=origin.patient_name if origin is not None and keep_phi else None,
+            )
+        )
+    return described
+
+
+def measure_residuals(radiograph: Radiograph, reprojections: Sequence[Float[Tensor, "_ _"]]) -> list[Residual]:
+    """Compare the re-projection of a result with each X-ray.
+
+    Raises:
+        InputError: if the number of images or a shape is another.
+    """
+    if len(reprojections) != len(radiograph.images):
+        raise InputError(f"{len(radiograph.images)} X-rays, but {len(reprojections)} re-projections.")
+    residuals = []
+    for name, image, again in zip(radiograph.views.names, radiograph.images, reprojections, strict=True):
+        if image.shape != again.shape:
+            raise InputError(
+                f"The X-ray of view {name!r} has {tuple(image.shape)} pixels (rows, columns), but its "
+                f"re-projection {tuple(again.shape)}."
+            )
+        image = image.detach().cpu().double()
+        rms = float((again.detach().cpu().double() - image).square().mean().sqrt())
+        scale = float(image.square().mean().sqrt())
+        residuals.append(Residual(view=name, rms=rms, relative=rms / scale if scale > 0 else 0.0))
+    return residuals
+
+
+def hashed_name(path: Path) -> str:
+    """Return 16 digits of the SHA-256 of a file's base name, and its ending, as in `9f86d081884c7d65.dcm`.
+
+    Equal names have equal hashes, so that whoever has the files can tell which is which; a name that can be
+    guessed can be found out.
+    """
+    ending = re.search(_ENDING, path.name.lower())
+    digest = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:16]
+    return digest + (ending[0] if ending else "")
+
+
+def hide_names(text: str, radiograph: Radiograph) -> str:
+    """Replace what may tell who the patient is in a message that is to be reported.
+
+    Replaced by their hashes are the paths and base names of the X-rays, name and ID of the patient (where they
+    are three characters or longer: a shorter one would stand everywhere), and whatever looks like a path in
+    single quotes, as voxray's messages write them.
+    """
+    text = re.sub(_QUOTED_PATH, lambda match: f"'{hashed_name(Path(match[1]))}'", text)
+    for origin in radiograph.origins:
+        secrets = [str(origin.path), origin.path.name, origin.path.stem, origin.patient_name, origin.patient_id]
+        secrets += re.split(r"[\^= ]+", origin.patient_name)
+        for secret in sorted(filter(lambda secret: len(secret) >= 3, secrets), key=len, reverse=True):
+            text = text.replace(secret, hashed_name(Path(secret)))
+    return text
+
+
+def sha256_file(path: Path) -> Sha256:
+    """Return the SHA-256 of a file's content, in hexadecimal digits.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be read: {error.strerror or error}.") from error
+
+
+def peak_memory_mb() -> dict[str, float]:
+    """Return the most memory that this process has held so far: `cpu`, and each CUDA device that it used."""
+    peaks = {}
+    if sys.platform != "win32":
+        import resource
+
+        # ru_maxrss counts KiB on Linux, and bytes on macOS.
+        unit = 1 if sys.platform == "darwin" else 1024
+        peaks["cpu"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    if torch.cuda.is_initialized():
+        for device in range(torch.cuda.device_count()):
+            peaks[f"cuda:{device}"] = torch.cuda.max_memory_allocated(device) / 1e6
+    return peaks
