@@ -13,8 +13,8 @@ MAX_PIXELS = 2**28
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turn whatever a third-party reader raises about `path` into one message.
+def reading(path: Path | str) -> Iterator[None]:
+    """Turn whatever a third-party reader raises about `path` (or a file so called) into one message.
 
     Errors of voxray pass through, and so do Ctrl-C and exit. Nothing else is caught anywhere: every call of a
     third-party reader on a user's file stands inside this block.
