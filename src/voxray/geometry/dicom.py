@@ -96,9 +96,7 @@ def views_from_dicom(
     placed = []
     for tag, name in zip(tags, names, strict=True):
         if name is None:
-            raise GeometryError(
-                f"{tag.label}: no tag says which view it is; name the views (pa, lateral, ...)."
-            )
+            raise GeometryError(f"{tag.label}: no tag says which view it is; name the views (pa, lateral, ...).")
         placed.append(place_view(tag, name, options))
     return join_views(placed)
 
@@ -153,9 +151,7 @@ def _text(dataset: Dataset, keyword: str) -> str:
     return next(iter(_strings(dataset, keyword)), "")
 
 
-def _numbers(
-    dataset: Dataset, keyword: str, count: int, limits: tuple[float, float]
-) -> tuple[float, ...] | None:
+def _numbers(dataset: Dataset, keyword: str, count: int, limits: tuple[float, float]) -> tuple[float, ...] | None:
     """Return the `count` numbers of a tag, or None where one is missing, malformed or outside of `limits`."""
     try:
         values = tuple(float(text) for text in _strings(dataset, keyword))

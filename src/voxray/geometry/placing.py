@@ -176,9 +176,7 @@ def _distances(tags: ViewTags, preset: Setup, options: ViewOptions) -> tuple[flo
     return sdd_mm, sid_mm
 
 
-def _pixel_mm(
-    tags: ViewTags, preset: Setup, magnification: float, options: ViewOptions
-) -> tuple[float, float]:
+def _pixel_mm(tags: ViewTags, preset: Setup, magnification: float, options: ViewOptions) -> tuple[float, float]:
     """Return the steps from row to row and from column to column on the detector, in mm."""
     if options.pixel_mm is not None:
         return options.pixel_mm * tags.aspect, options.pixel_mm
@@ -196,9 +194,7 @@ def _pixel_mm(
     return column_mm * tags.aspect, column_mm
 
 
-def _shown(
-    u: FloatArray, v: FloatArray, tags: ViewTags, lateral: bool, strict: bool
-) -> tuple[FloatArray, FloatArray]:
+def _shown(u: FloatArray, v: FloatArray, tags: ViewTags, lateral: bool, strict: bool) -> tuple[FloatArray, FloatArray]:
     """Turn the unit steps along columns and rows to how the image is shown, by the tag PatientOrientation.
 
     The detector stays where it is; its axes are taken from u, -u, v and -v, whichever point nearest to the

@@ -3,13 +3,18 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from voxray.errors import GeometryError
 from voxray.geometry._frozen import FloatArray, frozen_array
 from voxray.geometry.presets import Setup, setup_named
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+    from voxray.geometry.placing import ViewOptions
 
 # Parallel beams have their source this far away: over a 500-mm body, rays diverge by less than 0.01 mm.
 FAR_AWAY_MM = 1e7
@@ -213,8 +218,21 @@ class ViewGeometry:
     # ---------------------------------------------------------------- files
 
     @classmethod
+    def from_dicom(
+        cls,
+        datasets: "Sequence[Dataset]",
+        *,
+        views: Sequence[str] | None = None,
+        options: "ViewOptions | None" = None,
+    ) -> "ViewGeometry":
+        """Read the views from the tags of DICOM X-rays; see `voxray.geometry.dicom.views_from_dicom`."""
+        from voxray.geometry.dicom import views_from_dicom  # pydicom is loaded only where it is needed
+
+        return views_from_dicom(datasets, views=views, options=options)
+
+    @classmethod
     def from_json(cls, text: str | bytes) -> "ViewGeometry":
-        """Read `to_json`'s format: `isocentre_mm`, and `views` by name, each with source_mm, centre_mm, u_mm, v_mm, shape.
+        """Read the format of `to_json`: isocentre_mm, and by view name source_mm, centre_mm, u_mm, v_mm and shape.
 
         Raises:
             GeometryError: if it is not JSON, or a key is missing.
