@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from voxray.geometry.placing import ViewOptions
 
-# Parallel beams have their source this far away: over a 500-mm body, rays diverge by less than 0.01 mm.
+# Parallel beams have their source this far away: 250 mm off the axis, rays diverge by 0.01 mm over 500 mm.
 FAR_AWAY_MM = 1e7
 
 ORIGIN = (0.0, 0.0, 0.0)
@@ -60,7 +61,10 @@ class ViewGeometry:
             raise GeometryError("A view geometry needs at least one view.")
         for name in ("source_mm", "centre_mm", "u_mm", "v_mm"):
             object.__setattr__(self, name, frozen_array(getattr(self, name), (n, 3), name))
-        shapes = tuple((int(rows), int(columns)) for rows, columns in self.shapes)
+        try:
+            shapes = tuple((index(rows), index(columns)) for rows, columns in self.shapes)
+        except (TypeError, ValueError) as error:
+            raise GeometryError(f"A detector's shape is two whole numbers, not {self.shapes}.") from error
         if min(min(shape) for shape in shapes) < 1:
             raise GeometryError(f"Detectors need at least one row and one column, not {shapes}.")
         names = tuple(self.names) or tuple(f"view{i}" for i in range(n))
@@ -72,7 +76,7 @@ class ViewGeometry:
             object.__setattr__(self, "isocentre_mm", frozen_array(self.isocentre_mm, (3,), "The isocentre"))
         for i, name in enumerate(names):
             normal = np.cross(self.u_mm[i], self.v_mm[i])
-            if np.linalg.norm(normal) < 1e-6 * np.linalg.norm(self.u_mm[i]) * np.linalg.norm(self.v_mm[i]):
+            if np.linalg.norm(normal) <= 1e-6 * np.linalg.norm(self.u_mm[i]) * np.linalg.norm(self.v_mm[i]):
                 raise GeometryError(f"View {name!r}: u_mm and v_mm are parallel or zero.")
             distance = abs(np.dot(self.centre_mm[i] - self.source_mm[i], normal)) / np.linalg.norm(normal)
             if not distance > 1e-3:
@@ -140,6 +144,8 @@ class ViewGeometry:
         angles = {"pa": 0.0, "ap": 180.0, "lateral": 90.0, "left_lateral": 90.0, "right_lateral": -90.0}
         try:
             primary = [angles[name] if name in angles else float(name) for name in names]
+            if not np.isfinite(primary).all():
+                raise ValueError("an angle that is not a finite number")
         except ValueError:
             raise GeometryError(
                 f"Unknown view in {list(names)}; a view is one of {', '.join(angles)}, or an angle in degrees."
@@ -152,9 +158,7 @@ class ViewGeometry:
             elif name in angles and name != "pa":
                 step = np.linalg.norm(u[i])
                 u[i] = (0.0, -step if lateral_anterior == "right" else step, 0.0)
-        return cls(
-            views.source_mm, views.centre_mm, u, views.v_mm, views.shapes, views.names, views.isocentre_mm
-        )
+        return cls(views.source_mm, views.centre_mm, u, views.v_mm, views.shapes, views.names, views.isocentre_mm)
 
     @classmethod
     def biplanar(
@@ -176,9 +180,7 @@ class ViewGeometry:
             lateral_anterior: the side of the lateral image at which the front of the patient is shown.
         """
         if frontal not in ("pa", "ap") or lateral not in ("left", "right"):
-            raise GeometryError(
-                f"frontal is 'pa' or 'ap', lateral 'left' or 'right'; not {frontal}, {lateral}."
-            )
+            raise GeometryError(f"frontal is 'pa' or 'ap', lateral 'left' or 'right'; not {frontal}, {lateral}.")
         views = cls.from_names(
             (frontal, f"{lateral}_lateral"),
             setup=setup, isocentre_mm=isocentre_mm, lateral_anterior=lateral_anterior,
@@ -243,10 +245,10 @@ class ViewGeometry:
             if not isinstance(views, dict):
                 raise TypeError("views must be an object with one entry a view")
             columns = {key: [view[key] for view in views.values()] for key in _KEYS}
-            shapes = tuple((int(rows), int(cols)) for rows, cols in (v["shape"] for v in views.values()))
+            shapes: tuple[Any, ...] = tuple(tuple(view["shape"]) for view in views.values())
         except KeyError as error:
             raise GeometryError(f"The geometry lacks the key {error}.") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise GeometryError(f"This is no geometry file: {error}.") from error
         return cls(**columns, shapes=shapes, names=tuple(views), isocentre_mm=data.get("isocentre_mm"))
 
