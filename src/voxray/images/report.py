@@ -142,24 +142,44 @@ def describe_inputs(radiograph: Radiograph, keep_phi: bool = False) -> list[Inpu
     return described
 
 
-def measure_residuals(radiograph: Radiograph, reprojections: Sequence[Float[Tensor, "_ _"]]) -> list[Residual]:
-    """Compare the re-projection of a result with each X-ray.
+def on_xray_scale(radiograph: Radiograph, reprojections: Sequence[Float[Tensor, "_ _"]]) -> list[Tensor]:
+    """Return the re-projections of a result in the unit of the X-rays.
+
+    They are returned as they are, but for X-rays of the kind `display`, whose scale is unknown: those are
+    matched to the X-ray by a straight line (least squares; our choice, a curve would hide differences).
 
     Raises:
         InputError: if the number of images or a shape is another.
     """
     if len(reprojections) != len(radiograph.images):
         raise InputError(f"{len(radiograph.images)} X-rays, but {len(reprojections)} re-projections.")
-    residuals = []
-    for name, image, again in zip(radiograph.views.names, radiograph.images, reprojections, strict=True):
-        if image.shape != again.shape:
+    scaled = []
+    for name, xray, again in zip(radiograph.views.names, radiograph.images, reprojections, strict=True):
+        if xray.shape != again.shape:
             raise InputError(
-                f"The X-ray of view {name!r} has {tuple(image.shape)} pixels (rows, columns), but its "
+                f"The X-ray of view {name!r} has {tuple(xray.shape)} pixels (rows, columns), but its "
                 f"re-projection {tuple(again.shape)}."
             )
-        image = image.detach().cpu().double()
-        rms = float((again.detach().cpu().double() - image).square().mean().sqrt())
-        scale = float(image.square().mean().sqrt())
+        if radiograph.kind == "display":
+            spread, xray = again - again.mean(), xray.to(again)
+            slope = (spread * xray).sum() / spread.square().sum().clamp_min(1e-12)
+            again = xray.mean() + slope * spread
+        scaled.append(again)
+    return scaled
+
+
+def measure_residuals(radiograph: Radiograph, reprojections: Sequence[Float[Tensor, "_ _"]]) -> list[Residual]:
+    """Compare the re-projection of a result with each X-ray, on the scale of the X-ray (`on_xray_scale`).
+
+    Raises:
+        InputError: if the number of images or a shape is another.
+    """
+    residuals = []
+    scaled = on_xray_scale(radiograph, reprojections)
+    for name, image, again in zip(radiograph.views.names, radiograph.images, scaled, strict=True):
+        xray = image.detach().cpu().double()
+        rms = float((again.detach().cpu().double() - xray).square().mean().sqrt())
+        scale = float(xray.square().mean().sqrt())
         residuals.append(Residual(view=name, rms=rms, relative=rms / scale if scale > 0 else 0.0))
     return residuals
 
