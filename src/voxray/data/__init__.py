@@ -1,0 +1,1 @@
+"""CTs for training and evaluation: prepared, kept, varied, and made up."""
