@@ -98,7 +98,7 @@ def read_radiograph(
         if views is not None:
             raise InputError("Give either a geometry or the names of views, not both: a geometry names its views.")
         images, numbers = geometry_views(images, geometry)
-        placed = geometry if numbers == list(range(len(geometry))) else geometry.subset(numbers)
+        placed = replace(geometry, isocentre_mm=geometry.isocentre()).subset(numbers)
     else:
         images, names = named_views(images, views)
         placed = join_views([place_view(i.tags, name, options) for i, name in zip(images, names, strict=True)])

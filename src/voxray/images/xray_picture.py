@@ -35,7 +35,7 @@ def read_picture(path: Path) -> XrayImage:
         with Image.open(path, formats=("PNG", "TIFF", "JPEG")) as image:
             check_pixels(path, image.width * image.height)
             _check_complete(path, image)
-            _warn_of_rotation(path, image)
+            _check_rotation(path, image)
             pixels = _grey(path, image)
     tags = ViewTags((pixels.shape[0], pixels.shape[1]), path.name)
     return XrayImage(torch.from_numpy(pixels), "display", Origin(path), tags)
@@ -60,15 +60,14 @@ def _check_complete(path: Path, image: Image.Image) -> None:
                 raise InputError(f"{str(path)!r} is cut off: it has {size} bytes instead of {expected} or more.")
 
 
-def _warn_of_rotation(path: Path, image: Image.Image) -> None:
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-        done = "obeyed" if image.format == "TIFF" else "ignored"  # Pillow leaves no choice for TIFF
-        warnings.warn(
-            f"{path.name}: its orientation tag says that the picture is turned or mirrored; it is {done}. Check the "
-            "preview, and save the picture upright if it is wrong.",
-            VoxrayWarning,
-            stacklevel=2,
-        )
+def _check_rotation(path: Path, image: Image.Image) -> None:
+    """Warn where a picture says that it is turned; refuse a TIFF, whose turned pixels Pillow (13) mixes up."""
+    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        return
+    what = f"{path.name}: its orientation tag says that the picture is turned or mirrored"
+    if image.format == "TIFF":
+        raise InputError(f"{what}; TIFF files are read only upright. Save it upright, without that tag.")
+    warnings.warn(f"{what}; the tag is ignored. Save the picture upright if it is not.", VoxrayWarning, stacklevel=2)
 
 
 def _grey(path: Path, image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
@@ -78,7 +77,6 @@ def _grey(path: Path, image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtyp
             VoxrayWarning,
             stacklevel=2,
         )
-        image.load()
         return np.asarray(image.convert("RGB").convert("L"), dtype=np.float32)
     if image.mode not in _GREY:
         raise InputError(
