@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from strategies import volume_grids
+
 from voxray.errors import GeometryError
 from voxray.geometry import VolumeGrid
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from strategies import view_geometries
+
 from voxray.errors import GeometryError
 from voxray.geometry import PRESETS, Setup, ViewGeometry
 

@@ -244,7 +244,7 @@ class ViewGeometry:
             views = data["views"]
             if not isinstance(views, dict):
                 raise TypeError("views must be an object with one entry a view")
-            columns = {key: [view[key] for view in views.values()] for key in _KEYS}
+            columns: dict[str, Any] = {key: [view[key] for view in views.values()] for key in _KEYS}
             shapes: tuple[Any, ...] = tuple(tuple(view["shape"]) for view in views.values())
         except KeyError as error:
             raise GeometryError(f"The geometry lacks the key {error}.") from error
