@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from voxray.data.phantom.canvas import Canvas, Point, sum_of_squares
+from voxray.data.phantom.canvas import Canvas, Ellipsoid, Point
 from voxray.geometry import VolumeGrid
 from voxray.images import CTVolume
 
@@ -58,11 +57,7 @@ def marker_phantom(grid: VolumeGrid, *, size_mm: float | None = None) -> MarkerP
     size = float(grid.size_mm.min()) if size_mm is None else size_mm
     canvas = Canvas(grid, -1000.0)
     half_axes = _scaled(BODY, size)
-    everywhere = canvas.whole()
-    q = torch.sqrt(sum_of_squares(everywhere, (0.0, 0.0, 0.0), half_axes))
-    gradient = torch.sqrt(sum_of_squares(everywhere, (0.0, 0.0, 0.0), [a * a for a in half_axes]))
-    # First-order distance to an ellipsoid, (q - 1) / |grad q| with q the scaled radius (Taubin 1991).
-    canvas.paint(everywhere, canvas.coverage((q - 1) * q / gradient.clamp_min(1e-6)), 0.0)
+    canvas.ellipsoid(Ellipsoid((0.0, 0.0, 0.0), half_axes), 0.0)
     markers = {}
     for name, (place, hu) in BALLS.items():
         canvas.ball(_scaled(place, size), RADIUS * size, hu)
