@@ -109,7 +109,7 @@ def test_O4_x_ray_and_re_projection_share_a_grey_scale() -> None:
     xrays = radiograph(2)
     again = [image + 0.5 for image in xrays.images]
     for row, image in zip(comparisons(xrays, again), xrays.images, strict=True):
-        assert row[0].style == row[1].style
+        assert row[0].style is row[1].style
         assert row[0].style["cmap"] == "gray"
         np.testing.assert_allclose(row[2].pixels, 0.5, atol=1e-6)
         assert row[2].style["vmin"] == -row[2].style["vmax"]
@@ -117,9 +117,13 @@ def test_O4_x_ray_and_re_projection_share_a_grey_scale() -> None:
         assert torch.equal(torch.from_numpy(row[0].pixels), image)
 
 
-def test_O4_counts_are_shown_with_bone_bright() -> None:
-    xrays = radiograph(1, "counts")
-    assert next(iter(comparisons(xrays, xrays.images)))[0].style["cmap"] == "gray_r"
+def test_O4_counts_are_shown_with_bone_bright_and_even_in_thickness() -> None:
+    counts = 1000 * torch.exp(-torch.linspace(0, 5, 48)).reshape(6, 8)
+    xrays = Radiograph((counts,), radiograph(1).views, "counts")
+    ((shown, _, _),) = comparisons(xrays, xrays.images)
+    grey = 1 - np.asarray(shown.style["norm"](shown.pixels))
+    assert shown.style["cmap"] == "gray_r"
+    np.testing.assert_allclose(grey.ravel(), np.linspace(0, 1, 48), atol=0.02)
 
 
 def test_O4_a_display_image_is_compared_on_its_own_scale() -> None:

@@ -11,7 +11,7 @@ import SimpleITK as sitk  # noqa: N813
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -135,12 +135,13 @@ def comparisons(radiograph: Radiograph, reprojections: Sequence[Float[Tensor, "_
     """Show X-ray, re-projection and difference of each view, of at most `MAX_VIEWS` spread over all views."""
     residuals = measure_residuals(radiograph, reprojections)
     scaled, views = on_xray_scale(radiograph, reprojections), radiograph.views
-    grey = "gray_r" if radiograph.kind == "counts" else "gray"
     for view in np.linspace(0, len(views) - 1, min(len(views), MAX_VIEWS)).round().astype(int):
         xray, again = (image.detach().cpu().numpy() for image in (radiograph.images[view], scaled[view]))
         low, high = np.percentile(xray, (0.5, 99.5))
         high = max(high, low + 1e-6)
-        style = {"cmap": grey, "vmin": low, "vmax": high}
+        style: dict[str, Any] = {"cmap": "gray", "norm": Normalize(low, high)}
+        if radiograph.kind == "counts":  # bone bright, and even in thickness (Beer-Lambert)
+            style = {"cmap": "gray_r", "norm": LogNorm(max(low, 0.5), max(high, 1.0), clip=True)}
         limit = DIFFERENCE_LIMIT * (high - low)
         signed = {"cmap": _DIFFERENCE, "vmin": -limit, "vmax": limit}
         residual = residuals[view]
