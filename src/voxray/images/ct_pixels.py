@@ -14,7 +14,7 @@ import pydicom
 import SimpleITK as sitk  # noqa: N813
 from jaxtyping import Float32
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from voxray.errors import InputError, VoxrayWarning
 from voxray.images.ct_slices import Slice
@@ -52,8 +52,7 @@ def read_pixels(path: Path, slices: list[Slice], force_modality: bool = False) -
                 volume[index] *= np.float32(slope)
                 volume[index] += np.float32(intercept)
 
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        warnings.simplefilter("ignore")  # pydicom's remarks; the checks are ours
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for _ in pool.map(fill, places):
             pass
     return volume
@@ -78,7 +77,9 @@ def _stored(source: Source, shape: tuple[int, int]) -> npt.NDArray[Any]:
         dataset = pydicom.dcmread(file, force=True)
     if "PixelData" not in dataset:
         raise InputError(f"{source.label!r} has no pixel data: it is damaged or truncated.")
-    syntax = UID(dataset.file_meta.get("TransferSyntaxUID", ""))
+    if not dataset.file_meta.get("TransferSyntaxUID"):
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # DICOM without file meta; its default
+    syntax = UID(dataset.file_meta.TransferSyntaxUID)
     if _decodable(syntax):
         pixels = dataset.pixel_array
     elif syntax in _LEFT_TO_SIMPLEITK and int(dataset.get("NumberOfFrames") or 1) == 1:

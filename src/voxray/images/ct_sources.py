@@ -14,6 +14,7 @@ from typing import BinaryIO
 import pydicom
 from pydicom.uid import (
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
     MediaStorageDirectoryStorage,
@@ -29,6 +30,8 @@ MAX_MEMBERS = 20_000
 MAX_ZIP_BYTES = 8 * 10**9
 MAX_ZIP_RATIO = 200
 _RATIO_FREE_BYTES = 64 << 20
+
+_PIXEL_TAGS = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")  # (7FE0,0010), little and big endian
 
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "StudyDate", "SeriesDescription",
@@ -108,14 +111,15 @@ def read_headers(sources: list[Source]) -> list[Header]:
         names = ", ".join(repr(name) for name in left_out[:3])
         message = f"{len(left_out)} files are not DICOM and were left out ({names}{', ...' * (len(left_out) > 3)})."
         warnings.warn(message, VoxrayWarning, stacklevel=4)
-    return [header for header in headers if header.text("SOPClassUID") != MediaStorageDirectoryStorage]
+    return headers
 
 
-def quiet_dcmread(file: BinaryIO, **options: object) -> pydicom.FileDataset:
-    """Read DICOM without pydicom's remarks on odd but harmless values; the checks are ours."""
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Silence pydicom's remarks on odd values; the checks, and what is said about them, are ours."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pydicom.dcmread(file, **options)  # type: ignore[arg-type]
+        warnings.filterwarnings("ignore", module=r"pydicom\.")
+        yield
 
 
 def _walk(folder: Path) -> list[Source]:
@@ -153,7 +157,11 @@ def _check_zip(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def _read_tags(source: Source) -> pydicom.Dataset | None:
-    """Return the tags of a DICOM file, or None if it is of another kind."""
+    """Return the tags of a DICOM file, or None if it is of another kind (or a DICOMDIR).
+
+    pydicom takes the end of a file for the end of the data, and a value that it cuts short as it is; so what
+    tells a whole header is the pixel data after it.
+    """
     with source.open() as file:
         head = file.read(132)
         file.seek(0)
@@ -162,12 +170,17 @@ def _read_tags(source: Source) -> pydicom.Dataset | None:
             if source.label.lower().endswith((".dcm", ".ima")):
                 raise InputError(f"{source.label!r} is not a DICOM file (or cut off): no 'DICM' after 128 bytes.")
             return None
-        tags = quiet_dcmread(file, stop_before_pixels=True, specific_tags=_TAGS, force=bare)
-    if "SOPClassUID" not in tags:
-        tags.SOPClassUID = tags.file_meta.get("MediaStorageSOPClassUID", "")
-    if not tags.SOPClassUID:
-        raise InputError(f"{source.label!r} is a damaged or truncated DICOM file: it has no SOPClassUID.")
-    missing = [name for name in ("SeriesInstanceUID", "Rows", "Columns") if not tags.get(name)]
-    if missing and tags.SOPClassUID in CT_CLASSES:
-        raise InputError(f"{source.label!r} is a damaged or truncated CT image: it has no {', '.join(missing)}.")
+        tags = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS, force=bare)
+        next_tag = file.read(4)
+    if tags.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        return None
+    required = ["SOPClassUID", "SOPInstanceUID"]  # with both, the class was not cut short by the end of the file
+    if tags.get("SOPClassUID") in CT_CLASSES:
+        required += ["SeriesInstanceUID", "Rows", "Columns"]
+    missing = [name for name in required if not tags.get(name)]
+    deflated = tags.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian
+    if tags.get("SOPClassUID") in CT_CLASSES and next_tag not in _PIXEL_TAGS and not deflated:
+        missing.append("pixel data")
+    if missing:
+        raise InputError(f"{source.label!r} is damaged or truncated: as DICOM, it has no {', '.join(missing)}.")
     return tags

@@ -12,9 +12,9 @@ from voxray.errors import InputError
 from voxray.images.ct_plausible import AIR_HU
 from voxray.images.ct_slices import Slice, Vector
 
-# Positions are often rounded to a tenth of a millimetre; slices that are off by no more than that rounding
-# are evenly spaced.
-_ROUNDING_MM = 0.05
+# Positions are often rounded to a tenth of a millimetre: slices whose distances from an even row spread over no
+# more than that (and a little, as the row is fitted) are evenly spaced.
+_ROUNDING_MM = 0.12
 
 # Slices whose stack leans by less than this (sine of the angle) are upright: what a grid of ITK tolerates.
 _UPRIGHT = 1e-3
@@ -39,9 +39,10 @@ def in_order(path: Path, slices: list[Slice]) -> list[Slice]:
     gaps = np.diff(along)
     usual = float(np.median(gaps))
     _no_duplicates(path, slices, gaps)
-    even = np.linspace(along[0], along[-1], len(along))
+    index = np.arange(len(along))
+    off = along - np.polyval(np.polyfit(index, along, 1), index)
     worst = int(np.abs(gaps - usual).argmax())
-    if np.abs(gaps - usual).max() <= 0.01 * usual or np.abs(along - even).max() <= _ROUNDING_MM:
+    if np.abs(gaps - usual).max() <= 0.01 * usual or np.ptp(off) <= _ROUNDING_MM:
         return slices
     where = f"between {slices[worst]} and {slices[worst + 1]}: {gaps[worst]:.4g} mm instead of {usual:.4g} mm"
     missing = round(gaps[worst] / usual) - 1

@@ -12,7 +12,7 @@ from voxray.images.ct_nifti import read_nifti
 from voxray.images.ct_pixels import read_pixels
 from voxray.images.ct_plausible import plausible_grid, plausible_hu
 from voxray.images.ct_series import SeriesInfo, choose, describe, series_of
-from voxray.images.ct_sources import Header, open_sources, read_headers
+from voxray.images.ct_sources import Header, open_sources, quiet_pydicom, read_headers
 from voxray.images.ct_stack import in_order, stack_affine, upright
 from voxray.images.reading import check_file, check_voxels, reading
 from voxray.images.types import CTVolume, Origin
@@ -67,7 +67,7 @@ def list_series(path: Path) -> list[SeriesInfo]:
         InputError: if there are none, or a file is damaged.
     """
     path = Path(path)
-    with open_sources(path) as sources:
+    with quiet_pydicom(), open_sources(path) as sources:
         series = series_of(read_headers(sources))
     if not series:
         raise InputError(f"{str(path)!r} holds no DICOM images; a CT is {CT_FORMATS}.")
@@ -75,7 +75,7 @@ def list_series(path: Path) -> list[SeriesInfo]:
 
 
 def _read_dicom(path: Path, series: str | None, resample_tilt: bool, force_modality: bool) -> CTVolume:
-    with open_sources(path) as sources:
+    with quiet_pydicom(), open_sources(path) as sources:
         headers = read_headers(sources)
         if not headers:
             raise InputError(f"{str(path)!r} is no CT that voxray reads: {CT_FORMATS}.")
