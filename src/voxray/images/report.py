@@ -24,8 +24,9 @@ from voxray.images.types import Kind, Radiograph
 Sha256 = str
 
 _ENDING = r"\.(dcm|dicom|png|jpe?g|tiff?|nii(\.gz)?|mha|mhd|nrrd|zip|json|csv)$"
-# In single quotes, something with a slash or an ending; an apostrophe inside a word does not end it.
-_QUOTED_PATH = r"(?<!\w)'((?:[^'\n]|\b'\b)*(?:[/\\](?:[^'\n]|\b'\b)*|\.\w{2,5}))'(?!\w)"
+# In quotes, something with a slash or an ending; an apostrophe inside a word does not end it.
+_CHARACTER = r"(?:(?!\1)[^\n]|\b'\b)"
+_QUOTED_PATH = rf"(?<!\w)(['\"])({_CHARACTER}*(?:[/\\]{_CHARACTER}*|\.\w{{2,5}}))\1(?!\w)"
 
 
 class _Strict(BaseModel):
@@ -200,9 +201,9 @@ def hide_names(text: str, radiograph: Radiograph) -> str:
 
     Replaced by their hashes are the paths and base names of the X-rays, name and ID of the patient (where they
     are three characters or longer: a shorter one would stand everywhere), and whatever looks like a path in
-    single quotes, as voxray's messages write them.
+    quotes, as voxray's messages write them.
     """
-    text = re.sub(_QUOTED_PATH, lambda match: f"'{hashed_name(Path(match[1]))}'", text)
+    text = re.sub(_QUOTED_PATH, lambda match: f"'{hashed_name(Path(match[2]))}'", text)
     for origin in radiograph.origins:
         secrets = [str(origin.path), origin.path.name, origin.path.stem, origin.patient_name, origin.patient_id]
         secrets += re.split(r"[\^= ]+", origin.patient_name)
