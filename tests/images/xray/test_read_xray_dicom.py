@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from voxray.errors import InputError, ResourceError, VoxrayWarning
 from voxray.images import reading
@@ -72,7 +72,7 @@ def test_I1_without_preamble_only_a_whole_implicit_xray_is_read(make_xray, small
 @pytest.mark.parametrize("modality", ["CT", "MR", "US", "SR", "RTSTRUCT", ""])
 def test_I3_wrong_modality_is_refused_unless_forced(make_xray, small_xray, modality):
     path = make_xray(Modality=modality)
-    with pytest.raises(InputError, match="CR, DX, RF, XA.*--force-modality"):
+    with pytest.raises(InputError, match=r"CR, DX, RF, XA.*--force-modality"):
         read(path)
     with pytest.warns(VoxrayWarning, match="force-modality"):
         assert np.array_equal(read(path, force_modality=True), small_xray)
@@ -244,18 +244,17 @@ def test_I4_frames_of_a_moving_positioner_are_views(make_xray, small_xray):
 
 def test_I10_pixels_are_counted_in_the_header(make_xray, monkeypatch):
     path = make_xray(Rows=60000, Columns=60000)
-    with pytest.raises(ResourceError, match="3.6e"):
+    with pytest.raises(ResourceError, match=r"3\.6e"):
         read(path)
     monkeypatch.setattr(reading, "MAX_PIXELS", 48 * 40 - 1)
     with pytest.raises(ResourceError):
         read(make_xray())
 
 
-def test_I10_other_transfer_syntaxes_are_refused_before_the_data_are_unpacked(make_xray, tmp_path):
+def test_I10_a_deflated_file_is_refused_before_it_is_inflated(make_xray):
     path = make_xray()
-    whole = path.read_bytes()
-    assert ImplicitVRLittleEndian + ".99" not in whole.decode("latin-1")
-    deflated = whole.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.9\0")
-    path.write_bytes(deflated)
-    with pytest.raises(InputError, match="transfer syntax.*RLE"):
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path)
+    with pytest.raises(InputError, match=r"transfer syntax Deflated.*readable are .*RLE"):
         read(path)
