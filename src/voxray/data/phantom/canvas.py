@@ -122,12 +122,13 @@ class Canvas:
         self._positions = [self._coordinate(row) for row in to_body[:3]]
         self.hu: Float[Tensor, "z y x"] = torch.full(grid.shape, float(background_hu))
 
-    def box(self, low: npt.ArrayLike, high: npt.ArrayLike) -> Box | None:
-        """Return the voxels between two corners (body mm) and one voxel around; None if there are none."""
-        corners = np.array(np.meshgrid(*np.transpose([low, high]), indexing="ij")).reshape(3, 8)
-        index = self._to_index[:3, :3] @ corners + self._to_index[:3, 3:]
-        start = np.maximum(np.floor(index.min(axis=1)).astype(int), 0)
-        stop = np.minimum(np.ceil(index.max(axis=1)).astype(int) + 1, self.grid.shape[::-1])
+    def box(self, low: np.ndarray, high: np.ndarray) -> Box | None:
+        """Return the block of voxels around the box between two corners (body mm); None if it is empty."""
+        middle, half = np.add(high, low) / 2, np.subtract(high, low) / 2
+        index = self._to_index[:3, :3] @ middle + self._to_index[:3, 3]
+        reach = np.abs(self._to_index[:3, :3]) @ half
+        start = np.maximum(np.floor(index - reach), 0).astype(int)
+        stop = np.minimum(np.ceil(index + reach) + 1, self.grid.shape[::-1]).astype(int)
         if (stop <= start).any():
             return None
         return self._block(tuple(slice(int(a), int(b)) for a, b in zip(start[::-1], stop[::-1], strict=True)))

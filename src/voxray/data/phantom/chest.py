@@ -66,8 +66,8 @@ class Section:
 
 
 # Heights are fractions of the height of the lungs: 0 the lowest recess, 1 the apex. Lengths are mm on a chest
-# of half width 132 and half depth 94 mm. Inner wall: means of the training scans (half width and front-to-back
-# extent of the lungs at 13 heights; docs/phantom.md); its lean, and the rest, drawn after two of them.
+# of half width 132 and half depth 94 mm. Inner wall: width and depth after the medians of the training scans at 12
+# heights (docs/phantom.md); where it stands front to back, and the rest, drawn after planes of two of them.
 INNER_T = [-0.6, -0.1, 0.15, 0.3, 0.5, 0.66, 0.74, 0.82, 0.9, 0.95, 0.98, 1.0]
 INNER_WIDTH = [0.95, 0.99, 1.0, 0.985, 0.94, 0.88, 0.83, 0.76, 0.65, 0.53, 0.41, 0.22]
 INNER_FRONT = [-95, -95, -95, -94, -87, -70, -57, -38, -15, 4, 16, 27]
@@ -75,8 +75,8 @@ INNER_BACK = [78, 86, 92, 95, 95, 90, 84, 76, 65, 57, 52, 45]
 # Outline without fat: half width beyond the inner wall's widest, then front and back.
 BODY_T = [-0.6, 0.0, 0.3, 0.5, 0.7, 0.85, 0.97, 1.08, 1.2, 1.35]
 BODY_WIDTH = [-4, 0, 1, 3, 12, 16, 8, -20, -55, -72]
-BODY_FRONT = [-104, -108, -110, -107, -97, -82, -62, -45, -34, -30]
-BODY_BACK = [112, 118, 126, 128, 124, 115, 104, 94, 84, 76]
+BODY_FRONT = [-104, -107, -108, -103, -88, -70, -54, -42, -34, -30]
+BODY_BACK = [108, 113, 119, 121, 117, 108, 98, 90, 82, 76]
 SPINE_T = [-0.6, -0.2, 0.0, 0.25, 0.5, 0.75, 1.0, 1.3, 1.6]
 SPINE_Y = [46, 50, 56, 64, 66, 58, 38, 26, 22]
 MEDIASTINUM_T = [0.0, 0.3, 0.55, 0.7, 0.85, 1.0]

@@ -12,7 +12,7 @@ from voxray.data.phantom.organs import great_vessels, heart_chambers
 from voxray.data.phantom.parameters import between
 
 LEAF_MM = 0.95  # radius of the finest vessel that is drawn (our choice: finer ones are texture)
-MURRAY = 2.6  # radii of vessels add as r ** 2.6; Murray (1926) has 3, lungs measured less
+MURRAY = 2.6  # radii add as r ** 2.6 where vessels join; Murray (1926) has 3, equal cross-section 2 (our choice)
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Nodule:
     Attributes:
         centre_mm: LPS in a `Phantom`; body coordinates while it is drawn.
         radius_mm: of the ball.
-        kind: solid, or ground glass, which vessels are seen through in life (not here).
+        kind: solid, or ground glass (its vessels are not drawn).
         hu: of its inside.
     """
 

@@ -88,7 +88,7 @@ def _paint_vertebral_body(
 def _arch(body: np.ndarray, size: float) -> list[Tube]:
     """Return pedicles and laminae, and the spinous and transverse processes of one vertebra."""
     bones = []
-    tip = body + np.array([0.0, 47.0, -22.0]) * size
+    tip = body + np.array([0.0, 44.0, -22.0]) * size
     roof = body + np.array([0.0, 33.0, -4.0]) * size
     for side in (-1.0, 1.0):
         foot = body + np.array([side * 12, 10.0, 4.0]) * size

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 TISSUE_HU: dict[str, tuple[float, float]] = {
     "air": (-1000.0, -1000.0),
     "airway": (-1000.0, -985.0),  # air, blurred by walls that are not resolved (our choice)
-    "lung": (-910.0, -800.0),  # deep breath; medians of the 17 training scans of docs/phantom.md: -936 .. -776
+    "lung": (-910.0, -800.0),  # deep breath; medians of 13 training scans: -936 .. -824 (docs/phantom.md)
     "fat": (-118.0, -92.0),  # [0.95]
     "muscle": (38.0, 60.0),  # [1.05]
     "skin": (10.0, 40.0),  # [1.09]; less, because it is thinner than a voxel (our choice)
@@ -27,8 +27,9 @@ TISSUE_HU: dict[str, tuple[float, float]] = {
     "gland": (10.0, 45.0),  # breast [1.02]
     # Compact bone [1.92] is 1000 .. 1900 HU where it is resolved. Shells are 1 mm or more thick here, thicker
     # than the true ones, so that they get less (our choice).
-    "cortical": (650.0, 1100.0),
-    # Pickhardt et al., Ann. Intern. Med. 158 (2013): vertebrae of adults, about 90 (osteoporosis) to 230.
+    "cortical": (500.0, 850.0),
+    # Vertebrae of adults: Pickhardt et al., Ann. Intern. Med. 158 (2013) put osteoporosis below 110 .. 160; the
+    # ends are our choice.
     "spongy": (90.0, 240.0),
 }
 
