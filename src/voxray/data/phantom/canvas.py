@@ -184,7 +184,7 @@ class Canvas:
         """Paint a ball."""
         box = self.box(*_bounds([centre], radius_mm + self.edge_mm))
         if box is not None:
-            distance = torch.sqrt(sum_of_squares(box, centre))
+            distance = torch.sqrt(_squared_distance(box, centre))
             self.paint(box, self.thin_coverage(distance, radius_mm, 3), hu)
 
     def ellipsoid(self, shape: Ellipsoid, hu: float | Tensor, inside: Distance | None = None) -> None:
@@ -225,10 +225,9 @@ class Canvas:
                 self.paint(union, total[union.index], hu)
 
 
-def sum_of_squares(box: Box, centre: Sequence[float], half_axes: Sequence[float] = (1.0, 1.0, 1.0)) -> Tensor:
-    """Return the squared distance to `centre`, each axis (x, y, z) measured in its half axis."""
-    x, y, z = ((p - c) / a for p, c, a in zip((box.x, box.y, box.z), centre, half_axes, strict=True))
-    return x.square() + y.square() + z.square()
+def _squared_distance(box: Box, centre: Sequence[float]) -> Tensor:
+    dx, dy, dz = (p - c for p, c in zip((box.x, box.y, box.z), centre, strict=True))
+    return dx.square() + dy.square() + dz.square()
 
 
 def _distance_to_segment(box: Box, start: np.ndarray, end: np.ndarray) -> Tensor:
