@@ -14,6 +14,7 @@ import numpy.typing as npt
 from jaxtyping import Float32
 
 from voxray.errors import InputError, VoxrayWarning
+from voxray.images.ct_plausible import assumed_ras, three_axes
 from voxray.images.reading import check_voxels
 
 Affine = npt.NDArray[np.float64]
@@ -66,7 +67,8 @@ def read_nifti(path: Path, assume_ras: bool = False) -> tuple[Float32[np.ndarray
         start = file.read(540)
         header = _header(path, start)
         size, dtype = _layout(path, header)
-        affine = _affine(path, header, size, assume_ras)
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused by name
+            affine = _affine(path, header, size, assume_ras)
         count = size[0] * size[1] * size[2]
         expected = int(header["vox_offset"]) + count * dtype.itemsize
         room = path.stat().st_size * (_MAX_GZIP_RATIO if packed else 1)
@@ -102,12 +104,7 @@ def _layout(path: Path, header: Any) -> tuple[tuple[int, int, int], np.dtype[Any
     dim = [int(n) for n in header["dim"]]
     if not 1 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1:
         raise InputError(f"{str(path)!r} has impossible dimensions {dim}: its header is damaged.")
-    size = dim[1 : dim[0] + 1]
-    if len(size) < 3 or max(size[3:], default=1) > 1:
-        raise InputError(
-            f"{str(path)!r} has {len(size)} dimensions ({' x '.join(map(str, size))}); a CT has 3. Save one of its "
-            "volumes as a file."
-        )
+    size = three_axes(path, dim[1 : dim[0] + 1])
     code = int(header["datatype"])
     if code not in _DTYPES:
         raise InputError(f"{str(path)!r} holds colours, complex or unknown values (datatype {code}), not HU.")
@@ -117,7 +114,7 @@ def _layout(path: Path, header: Any) -> tuple[tuple[int, int, int], np.dtype[Any
     offset = float(header["vox_offset"])
     if not (header.dtype.itemsize + 4 <= offset <= 2**31 and offset.is_integer()):
         raise InputError(f"{str(path)!r}: vox_offset {offset:g} is impossible; its header is damaged.")
-    return (size[0], size[1], size[2]), dtype
+    return size, dtype
 
 
 def _affine(path: Path, header: Any, size: tuple[int, int, int], assume_ras: bool) -> Affine:
@@ -137,12 +134,7 @@ def _affine(path: Path, header: Any, size: tuple[int, int, int], assume_ras: boo
         rival = qform if has_qform else _with_spacing(sform, pixdim[1:4])
         _compare(path, sform, rival, "qform" if has_qform else "pixdim", size)
     elif not has_qform:
-        if not assume_ras:
-            raise InputError(
-                f"{str(path)!r} does not say how the patient lies in it (neither sform nor qform is set). If its "
-                "axes run to the right, front and head, read it with --assume-ras."
-            )
-        qform = np.diag([*pixdim[1:4], 1.0])
+        return assumed_ras(path, pixdim[1:4] * unit, "neither sform nor qform is set", assume_ras)
     affine = _RAS_TO_LPS @ (sform if has_sform else qform)
     affine[:3] *= unit
     return affine

@@ -1,6 +1,7 @@
 """Is this a CT? What every volume must pass, whatever format it came in."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,42 @@ EXTENT_MM = (20.0, 2000.0)
 
 # No 16-bit CT, padding and metal included, reaches further; what does is no CT in HU.
 MAX_ABS_HU = 2.0**16
+
+
+def three_axes(path: Path, size: Sequence[int]) -> tuple[int, int, int]:
+    """Return the numbers of voxels (x, y, z); further axes of one element are no axes.
+
+    Raises:
+        InputError: if there are fewer than three axes, or more.
+    """
+    if len(size) < 3 or max(size[3:], default=1) > 1:
+        raise InputError(
+            f"{str(path)!r} has {len(size)} dimensions ({' x '.join(map(str, size))}); a CT has 3. Save one of its "
+            "volumes as a file."
+        )
+    return size[0], size[1], size[2]
+
+
+def assumed_ras(
+    path: Path, spacing_mm: npt.NDArray[np.float64], missing: str, assume_ras: bool
+) -> npt.NDArray[np.float64]:
+    """Return the LPS affine of axes that run to the right, front and head from a first voxel at 0.
+
+    Args:
+        path: the file, for messages.
+        spacing_mm: (x, y, z).
+        missing: what the header does not say, for messages.
+        assume_ras: whether the user asked for this assumption.
+
+    Raises:
+        InputError: if the user did not.
+    """
+    if not assume_ras:
+        raise InputError(
+            f"{str(path)!r} does not say how the patient lies in it ({missing}). If its axes run to the right, front "
+            "and head, read it with --assume-ras."
+        )
+    return np.diag([*(spacing_mm * (-1, -1, 1)), 1.0])
 
 
 def plausible_grid(path: Path, shape: tuple[int, ...], affine: npt.NDArray[np.float64]) -> VolumeGrid:
@@ -71,9 +108,9 @@ def plausible_hu(path: Path, hu: Float32[np.ndarray, "z y x"]) -> None:
             "(air -1000, water 0); convert the file if they are not."
         )
     if low < AIR_HU:
-        share = np.count_nonzero(hu < AIR_HU) / hu.size
+        count = np.count_nonzero(hu < AIR_HU)
         np.maximum(hu, np.float32(AIR_HU), out=hu)
-        _warn(f"{str(path)!r}: {share:.1%} of the voxels lie below -1024 HU (down to {low:g}); set to -1024.")
+        _warn(f"{str(path)!r}: {count} voxels lie below -1024 HU (down to {low:g}); set to -1024.")
 
 
 def _doubt(hu: Float32[np.ndarray, "z y x"], low: float, high: float) -> str:

@@ -7,8 +7,9 @@ import torch
 
 from voxray.errors import InputError
 from voxray.geometry import VolumeGrid
-from voxray.images.ct_itk import ITK_READERS, read_itk
+from voxray.images.ct_meta import read_meta
 from voxray.images.ct_nifti import read_nifti
+from voxray.images.ct_nrrd import read_nrrd
 from voxray.images.ct_pixels import read_pixels
 from voxray.images.ct_plausible import plausible_grid, plausible_hu
 from voxray.images.ct_series import SeriesInfo, choose, describe, series_of
@@ -17,7 +18,10 @@ from voxray.images.ct_stack import in_order, stack_affine, upright
 from voxray.images.reading import check_file, check_voxels, reading
 from voxray.images.types import CTVolume, Origin
 
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+_READERS = {
+    ".nii": read_nifti, ".nii.gz": read_nifti, ".nrrd": read_nrrd, ".nhdr": read_nrrd, ".mha": read_meta,
+    ".mhd": read_meta,
+}  # fmt: skip
 CT_FORMATS = "a DICOM folder or a zip of one, .nii, .nii.gz, .nrrd, .nhdr, .mha or .mhd"
 
 
@@ -48,15 +52,14 @@ def read_ct(
         ResourceError: if it is larger than voxray reads.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    is_volume = path.name.lower().endswith(NIFTI_SUFFIXES) or suffix in ITK_READERS
-    if path.is_dir() or not is_volume:
+    read = next((read for suffix, read in _READERS.items() if path.name.lower().endswith(suffix)), None)
+    if read is None or path.is_dir():
         return _read_dicom(path, series, resample_tilt, force_modality)
     if series is not None:
         raise InputError(f"{str(path)!r} holds one volume; a series (--series) is chosen from DICOM only.")
     check_file(path)
     with reading(path):
-        hu, affine = (read_itk if suffix in ITK_READERS else read_nifti)(path, assume_ras)
+        hu, affine = read(path, assume_ras)
     return _volume(path, hu, plausible_grid(path, hu.shape, affine), Origin(path))
 
 

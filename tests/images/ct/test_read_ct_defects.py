@@ -78,7 +78,7 @@ DEFECTS = {
     "single_slice": (lambda series: series.__delitem__(slice(1, None)), r"holds a single slice"),
     "unknown_codec": (
         mpeg,
-        r"003.dcm' is compressed as 'MPEG2 Main Profile', which voxray cannot decode",
+        r"003.dcm' is compressed as 'MPEG2 Main Profile / Main Level', which voxray cannot decode",
     ),
     "no_position": (drop("ImagePositionPatient"), r"003.dcm' is a CT image without ImagePositionPatient"),
     "no_rescale": (drop("RescaleIntercept"), r"003.dcm' has no usable RescaleSlope and RescaleIntercept"),

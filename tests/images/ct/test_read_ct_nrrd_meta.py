@@ -1,6 +1,7 @@
 """NRRD and MetaImage, and the gate that every volume passes."""
 
 import contextlib
+import os
 import re
 from pathlib import Path
 
@@ -67,8 +68,11 @@ LIES = [
     (".mha", rb"^ElementSpacing = .*$", b"ElementSpacing = -1 1 1", "no voxel size"),
     (".mha", rb"^ElementSpacing = .*$", b"ElementSpacing = 30 1 1", "a CT has 0.05 to 20 mm"),
     (".mha", rb"^TransformMatrix = .*$", b"TransformMatrix = 1 0.3 0 0 1 0 0 0 1", "not perpendicular"),
-    (".mha", rb"^DimSize = .*$", b"DimSize = 40 34 13", "cannot be read"),
-    (".mha", rb"^ElementType = .*$", b"ElementType = MET_DOUBLE", "cannot be read"),
+    (".mha", rb"^DimSize = .*$", b"DimSize = 40 34 13", "truncated"),
+    (".mha", rb"^ElementType = .*$", b"ElementType = MET_DOUBLE", "truncated"),
+    (".mha", rb"^DimSize = .*$", b"DimSize = 40 34 11", "does not hold"),
+    (".mha", rb"^NDims = 3$", b"NDims = 93", "impossible dimensions"),
+    (".mha", rb"^Offset = .*$", b"Offset = 0 nan 0", "not finite"),
     (".nrrd", rb"^space directions: .*$", b"space directions: (1,0,0) (0,0,0) (0,0,1)", "impossible|cannot be read"),
     (".nrrd", rb"^sizes: .*$", b"sizes: 40 34 13", "cannot be read"),
 ]
@@ -97,17 +101,38 @@ def test_I8_colours_and_time_are_refused(suffix, small_ct, tmp_path):
 
 def test_I8_another_format_under_a_wrong_name_is_refused(small_ct, tmp_path):
     write(tmp_path / "a.nrrd", small_ct).rename(tmp_path / "a.mha")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not a MetaImage file"):
         read_ct(tmp_path / "a.mha")
+    write(tmp_path / "b.mha", small_ct).rename(tmp_path / "b.nrrd")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_ct(tmp_path / "b.nrrd")
 
 
 @pytest.mark.parametrize(
     ("suffix", "pattern", "new"),
-    [(".mha", rb"^DimSize = .*$", b"DimSize = 40000 30000 20"), (".nrrd", rb"^sizes: .*$", b"sizes: 40000 30000 20")],
+    [(".mhd", rb"^DimSize = .*$", b"DimSize = 1100 1100 1100"), (".nhdr", rb"^sizes: .*$", b"sizes: 1100 1100 1100")],
 )
 def test_I10_size_is_checked_before_decoding(suffix, pattern, new, small_ct, tmp_path):
-    with pytest.raises(ResourceError, match=r"2\.4e\+10 voxels"):
-        read_ct(edit(write(tmp_path / f"a{suffix}", small_ct), pattern, new))
+    path = edit(write(tmp_path / f"a{suffix}", small_ct), pattern, new)
+    os.truncate(tmp_path / "a.raw", 2 * 1100**3)  # takes no block on disk
+    with pytest.raises(ResourceError, match=r"1\.33e\+09 voxels"):
+        read_ct(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pattern", "new"),
+    [
+        (".mhd", rb"^ElementDataFile = .*$", b"ElementDataFile = ../secret.raw"),
+        (".mhd", rb"^ElementDataFile = .*$", b"ElementDataFile = LIST"),
+        (".nhdr", rb"^data file: .*$", b"data file: ../secret.raw"),
+        (".nhdr", rb"^data file: .*$", b"data file: LIST"),
+    ],
+)
+def test_a_header_does_not_reach_for_files_elsewhere(suffix, pattern, new, small_ct, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.raw").write_bytes(bytes(2 * small_ct.stored.size))
+    with pytest.raises(InputError, match="from one file beside it"):
+        read_ct(edit(write(tmp_path / "in" / f"a{suffix}", small_ct), pattern, new))
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -145,7 +170,7 @@ def test_I8_padding_is_clamped_and_said(small_ct, tmp_path):
     values = small_ct.hu.astype(np.int16)
     values[:, :2] = -3024
     values[5, 20, 20] = 30000  # metal stays
-    with pytest.warns(VoxrayWarning, match=r"5\.9% of the voxels lie below -1024 HU \(down to -3024\); set to -1024"):
+    with pytest.warns(VoxrayWarning, match=r"960 voxels lie below -1024 HU \(down to -3024\); set to -1024"):
         volume = read_ct(write(tmp_path / "a.mha", small_ct, values))
     assert volume.hu.min() == -1024
     assert volume.hu.max() == 30000

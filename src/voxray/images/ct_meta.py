@@ -1,0 +1,138 @@
+"""MetaImage volumes (.mha, .mhd), read strictly.
+
+SimpleITK is not used here: MetaIO (ITK 5.4) writes beyond its memory where a header says NDims = 11 or more, which
+ends the process, and it puts a spacing of 1 mm and the identity in the place of what a header does not say.
+"""
+
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float32
+
+from voxray.errors import InputError
+from voxray.images.ct_plausible import assumed_ras, three_axes
+from voxray.images.reading import check_file, check_voxels
+
+_DTYPES = {
+    "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
+    "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}  # fmt: skip
+
+# The names that MetaIO takes for the same thing.
+_ORIENTATION = ("TransformMatrix", "Rotation", "Orientation")
+_OFFSET = ("Offset", "Position", "Origin")
+_SPACING = ("ElementSpacing", "ElementSize")
+_BIG_ENDIAN = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
+_MAX_LINES = 1000
+_MAX_ZLIB_RATIO = 1032  # the most that a deflate stream expands
+
+
+def read_meta(path: Path, assume_ras: bool = False) -> tuple[Float32[np.ndarray, "z y x"], npt.NDArray[np.float64]]:
+    """Read a .mha, or a .mhd with its data in one file of the same folder; call it inside `reading`.
+
+    Args:
+        path: the file.
+        assume_ras: where the header has no orientation: take the axes for right, anterior, superior, and the
+            first voxel for 0.
+
+    Returns:
+        The values, axes (z, y, x), and the affine to LPS millimetres. The rows of TransformMatrix are the directions
+        of the axes, Offset is the centre of the first voxel (MetaIO documentation; the same as ITK's).
+
+    Raises:
+        InputError: if the file is no 3D volume of real numbers, is longer or shorter than its header says, or has
+            no voxel size or orientation.
+        ResourceError: if it holds more voxels than `reading.MAX_VOXELS`.
+    """
+    with path.open("rb") as file:
+        fields = _fields(path, file)
+        size, dtype = _layout(path, fields)
+        affine = _affine(path, fields, assume_ras)
+        count = size[0] * size[1] * size[2]
+        name = fields["ElementDataFile"]
+        if name.upper() == "LOCAL":
+            data = _data(path, file, fields, count, dtype)
+        elif "/" in name or "%" in name or name.upper().startswith("LIST"):
+            raise InputError(f"{str(path)!r} has its data in {name!r}; voxray reads them from one file beside it.")
+        else:
+            beside = path.parent / name
+            check_file(beside)
+            with beside.open("rb") as other:
+                data = _data(beside, other, fields, count, dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow becomes infinite, and is refused by the gate
+        return np.frombuffer(data, dtype).reshape(size[::-1]).astype(np.float32), affine
+
+
+def _fields(path: Path, file: BinaryIO) -> dict[str, str]:
+    """Read the text header; leave the file at its end."""
+    fields: dict[str, str] = {}
+    for _ in range(_MAX_LINES):
+        key, found, value = file.readline(4096).decode("latin-1").partition("=")
+        if not found or key.strip() in fields:
+            break
+        fields[key.strip()] = value.strip()
+        if key.strip() == "ElementDataFile":
+            return fields
+    raise InputError(f"{str(path)!r} is not a MetaImage file, or its header is damaged: no ElementDataFile in it.")
+
+
+def _first(fields: dict[str, str], names: tuple[str, ...]) -> str | None:
+    return next((fields[name] for name in names if name in fields), None)
+
+
+def _layout(path: Path, fields: dict[str, str]) -> tuple[tuple[int, int, int], np.dtype[Any]]:
+    """Return the numbers of voxels (x, y, z) and the type of the stored values."""
+    size = [int(n) for n in fields.get("DimSize", "").split()]
+    if str(len(size)) != fields.get("NDims") or min(size, default=0) < 1:
+        raise InputError(f"{str(path)!r} has impossible dimensions {size}: its header is damaged.")
+    axes = three_axes(path, size)
+    kind = fields.get("ElementType", "")
+    if kind not in _DTYPES or fields.get("ElementNumberOfChannels", "1") != "1":
+        raise InputError(f"{str(path)!r} holds colours, vectors or unknown values ({kind}), not HU.")
+    if fields.get("BinaryData", "True") != "True" or fields.get("HeaderSize", "0") != "0":
+        raise InputError(
+            f"{str(path)!r} is a MetaImage as text or with a header of its own; voxray reads plain binary."
+        )
+    big = (_first(fields, _BIG_ENDIAN) or "False") == "True"
+    return axes, np.dtype(_DTYPES[kind]).newbyteorder(">" if big else "<")
+
+
+def _affine(path: Path, fields: dict[str, str], assume_ras: bool) -> npt.NDArray[np.float64]:
+    """Return the affine to LPS millimetres, or refuse a header that does not give one."""
+    spacing = np.array([float(v) for v in (_first(fields, _SPACING) or "").split()])[:3]
+    if spacing.shape != (3,) or not np.isfinite(spacing).all() or not spacing.min() > 0:
+        raise InputError(f"{str(path)!r} has no voxel size, or an impossible one ({spacing.tolist()}).")
+    turned = _first(fields, _ORIENTATION)
+    if turned is None:
+        return assumed_ras(path, spacing, "no TransformMatrix in its header", assume_ras)
+    dimensions = int(fields["NDims"])
+    matrix = np.array([float(v) for v in turned.split()]).reshape(dimensions, dimensions)
+    affine = np.eye(4)
+    affine[:3, :3] = matrix[:3, :3].T * spacing
+    affine[:3, 3] = [float(v) for v in (_first(fields, _OFFSET) or "0 0 0").split()][:3]
+    return affine
+
+
+def _data(path: Path, file: BinaryIO, fields: dict[str, str], count: int, dtype: np.dtype[Any]) -> bytes:
+    """Return exactly the bytes of the voxels: the rest of the file, decompressed if need be."""
+    expected = count * dtype.itemsize
+    packed = fields.get("CompressedData", "False") == "True"
+    room = path.stat().st_size * (_MAX_ZLIB_RATIO if packed else 1)
+    if expected > room:
+        raise InputError(f"{str(path)!r} is truncated: {expected} bytes of voxels expected, at most {room} there.")
+    check_voxels(path, count)
+    if packed:
+        unpacker = zlib.decompressobj()
+        data = unpacker.decompress(file.read(), expected + 1)
+        whole = unpacker.eof and not unpacker.unused_data
+    else:
+        data, whole = file.read(expected + 1), True
+    if len(data) != expected or not whole:
+        raise InputError(
+            f"{str(path)!r} does not hold the {expected} bytes of voxels its header tells of: it is damaged."
+        )
+    return data
