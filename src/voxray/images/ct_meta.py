@@ -4,7 +4,6 @@ SimpleITK is not used here: MetaIO (ITK 5.4) writes beyond its memory where a he
 ends the process, and it puts a spacing of 1 mm and the identity in the place of what a header does not say.
 """
 
-import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +13,7 @@ from jaxtyping import Float32
 
 from voxray.errors import InputError
 from voxray.images.ct_plausible import assumed_ras, three_axes
-from voxray.images.reading import check_file, check_voxels
+from voxray.images.ct_raw import Packing, beside, read_voxels
 
 _DTYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
@@ -28,7 +27,6 @@ _OFFSET = ("Offset", "Position", "Origin")
 _SPACING = ("ElementSpacing", "ElementSize")
 _BIG_ENDIAN = ("BinaryDataByteOrderMSB", "ElementByteOrderMSB")
 _MAX_LINES = 1000
-_MAX_ZLIB_RATIO = 1032  # the most that a deflate stream expands
 
 
 def read_meta(path: Path, assume_ras: bool = False) -> tuple[Float32[np.ndarray, "z y x"], npt.NDArray[np.float64]]:
@@ -52,19 +50,11 @@ def read_meta(path: Path, assume_ras: bool = False) -> tuple[Float32[np.ndarray,
         fields = _fields(path, file)
         size, dtype = _layout(path, fields)
         affine = _affine(path, fields, assume_ras)
-        count = size[0] * size[1] * size[2]
-        name = fields["ElementDataFile"]
-        if name.upper() == "LOCAL":
-            data = _data(path, file, fields, count, dtype)
-        elif "/" in name or "%" in name or name.upper().startswith("LIST"):
-            raise InputError(f"{str(path)!r} has its data in {name!r}; voxray reads them from one file beside it.")
-        else:
-            beside = path.parent / name
-            check_file(beside)
-            with beside.open("rb") as other:
-                data = _data(beside, other, fields, count, dtype)
-    with np.errstate(over="ignore", invalid="ignore"):  # an overflow becomes infinite, and is refused by the gate
-        return np.frombuffer(data, dtype).reshape(size[::-1]).astype(np.float32), affine
+        packing: Packing = "zlib" if fields.get("CompressedData", "False") == "True" else "raw"
+        if fields["ElementDataFile"].upper() == "LOCAL":
+            return read_voxels(path, file, size, dtype, packing), affine
+        with beside(path, fields["ElementDataFile"]) as other:
+            return read_voxels(path, other, size, dtype, packing), affine
 
 
 def _fields(path: Path, file: BinaryIO) -> dict[str, str]:
@@ -115,24 +105,3 @@ def _affine(path: Path, fields: dict[str, str], assume_ras: bool) -> npt.NDArray
     affine[:3, :3] = matrix[:3, :3].T * spacing
     affine[:3, 3] = [float(v) for v in (_first(fields, _OFFSET) or "0 0 0").split()][:3]
     return affine
-
-
-def _data(path: Path, file: BinaryIO, fields: dict[str, str], count: int, dtype: np.dtype[Any]) -> bytes:
-    """Return exactly the bytes of the voxels: the rest of the file, decompressed if need be."""
-    expected = count * dtype.itemsize
-    packed = fields.get("CompressedData", "False") == "True"
-    room = path.stat().st_size * (_MAX_ZLIB_RATIO if packed else 1)
-    if expected > room:
-        raise InputError(f"{str(path)!r} is truncated: {expected} bytes of voxels expected, at most {room} there.")
-    check_voxels(path, count)
-    if packed:
-        unpacker = zlib.decompressobj()
-        data = unpacker.decompress(file.read(), expected + 1)
-        whole = unpacker.eof and not unpacker.unused_data
-    else:
-        data, whole = file.read(expected + 1), True
-    if len(data) != expected or not whole:
-        raise InputError(
-            f"{str(path)!r} does not hold the {expected} bytes of voxels its header tells of: it is damaged."
-        )
-    return data

@@ -15,6 +15,7 @@ from jaxtyping import Float32
 
 from voxray.errors import InputError, VoxrayWarning
 from voxray.images.ct_plausible import assumed_ras, three_axes
+from voxray.images.ct_raw import MAX_DEFLATE_RATIO
 from voxray.images.reading import check_voxels
 
 Affine = npt.NDArray[np.float64]
@@ -38,9 +39,6 @@ _NIFTI2 = np.dtype({
 _DTYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _UNIT_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown (taken for mm), metre, millimetre, micrometre
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-# A deflate stream expands at most 1032-fold; a header that promises more than that lies.
-_MAX_GZIP_RATIO = 1032
 
 
 def read_nifti(path: Path, assume_ras: bool = False) -> tuple[Float32[np.ndarray, "z y x"], Affine]:
@@ -71,7 +69,7 @@ def read_nifti(path: Path, assume_ras: bool = False) -> tuple[Float32[np.ndarray
             affine = _affine(path, header, size, assume_ras)
         count = size[0] * size[1] * size[2]
         expected = int(header["vox_offset"]) + count * dtype.itemsize
-        room = path.stat().st_size * (_MAX_GZIP_RATIO if packed else 1)
+        room = path.stat().st_size * (MAX_DEFLATE_RATIO if packed else 1)
         if expected > room:
             raise InputError(f"{str(path)!r} is truncated: {expected} bytes expected, at most {room} there.")
         check_voxels(path, count)

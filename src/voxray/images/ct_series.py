@@ -39,7 +39,7 @@ def series_of(headers: list[Header]) -> dict[str, list[Header]]:
     """Sort the headers of images by SeriesInstanceUID; files that are no images are left out."""
     series: dict[str, list[Header]] = defaultdict(list)
     for header in headers:
-        if header.text("SeriesInstanceUID") and header.tags.get("Rows") and header.tags.get("Columns"):
+        if header.text("SeriesInstanceUID") and header.get("Rows") and header.get("Columns"):
             series[header.text("SeriesInstanceUID")].append(header)
     return dict(series)
 

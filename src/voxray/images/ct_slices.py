@@ -67,7 +67,7 @@ def frames_in(header: Header) -> int:
 
 def is_localizer(header: Header) -> bool:
     """Tell whether an image is a localizer (scout, topogram): "LOCALIZER" in its ImageType."""
-    kinds = header.tags.get("ImageType") or ()
+    kinds = header.get("ImageType") or ()
     return "LOCALIZER" in ((kinds,) if isinstance(kinds, str) else tuple(kinds))
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pydicom
 from pydicom.uid import (
@@ -57,9 +57,14 @@ class Header:
     source: Source
     tags: pydicom.Dataset
 
+    def get(self, name: str) -> Any:
+        """Return the value of a tag, None where it is absent; pydicom decodes (and may refuse) it only now."""
+        with reading(self.source.label):
+            return self.tags.get(name)
+
     def text(self, name: str) -> str:
         """Return a tag as text, "" where it is absent."""
-        return str(self.tags.get(name) or "")
+        return str(self.get(name) or "")
 
 
 @contextmanager

@@ -73,8 +73,15 @@ LIES = [
     (".mha", rb"^DimSize = .*$", b"DimSize = 40 34 11", "does not hold"),
     (".mha", rb"^NDims = 3$", b"NDims = 93", "impossible dimensions"),
     (".mha", rb"^Offset = .*$", b"Offset = 0 nan 0", "not finite"),
-    (".nrrd", rb"^space directions: .*$", b"space directions: (1,0,0) (0,0,0) (0,0,1)", "impossible|cannot be read"),
-    (".nrrd", rb"^sizes: .*$", b"sizes: 40 34 13", "cannot be read"),
+    (".nrrd", rb"^space directions: .*$", b"space directions: (1,0,0) (0,0,0) (0,0,1)", "impossible one"),
+    (".nrrd", rb"^sizes: .*$", b"sizes: 40 34 13", "truncated"),
+    (".nrrd", rb"^sizes: .*$", b"sizes: 40 34 11", "does not hold"),
+    (".nrrd", rb"^dimension: 3$", b"dimension: 17", "impossible dimensions"),
+    (".nrrd", rb"^endian: .*\n", b"", "in which order its bytes are"),
+    (".nrrd", rb"^encoding: .*$", b"encoding: hex", "not encoded as raw or gzip"),
+    (".nrrd", rb"^space: ", b'space units: "cm" "cm" "cm"\nspace: ', "measured in"),
+    (".nrrd", rb"^endian: ", b"type: uchar\nendian: ", "says twice"),
+    (".nrrd", rb"^space origin: .*$", b"space origin: (nan,0,0)", "not finite"),
 ]
 
 
@@ -83,6 +90,16 @@ def test_I8_a_header_that_lies_is_refused(suffix, pattern, new, message, small_c
     path = edit(write(tmp_path / f"lie{suffix}", small_ct), pattern, new)
     with pytest.raises(InputError, match=rf"lie\.\w+'.*({message})"):
         read_ct(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pattern", "new"),
+    [(".nrrd", rb"^type: ", b"a" * 5000 + b"\ntype: "), (".mha", rb"^NDims = 3$", b"NDims = 3\nNDims = 93")],
+)
+def test_I13_what_ends_the_process_in_itk_is_nothing_here(suffix, pattern, new, small_ct, tmp_path):
+    path = edit(write(tmp_path / f"a{suffix}", small_ct), pattern, new)
+    with contextlib.suppress(InputError):
+        assert np.array_equal(read_ct(path).hu.numpy(), small_ct.hu)
 
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".mha"])
@@ -104,7 +121,7 @@ def test_I8_another_format_under_a_wrong_name_is_refused(small_ct, tmp_path):
     with pytest.raises(InputError, match="is not a MetaImage file"):
         read_ct(tmp_path / "a.mha")
     write(tmp_path / "b.mha", small_ct).rename(tmp_path / "b.nrrd")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="is not an NRRD file"):
         read_ct(tmp_path / "b.nrrd")
 
 
