@@ -30,7 +30,7 @@ def body_mask(
     """Mark the voxels of the patient, lungs, airways and bowel gas included.
 
     On voxels of about 2.5 mm: (1) what is denser than `threshold_hu`, opened in every axial slice; its largest
-    connected part in 3D is the core, without couch, sheets and cables; (2) the core grows back 40 mm within the
+    connected part in 3D is the core, without couch, sheets and cables; (2) the core grows back 100 mm within the
     threshold, so that thin chest walls close, and the holes of every slice are filled; (3) a second opening cuts
     off the ends of the couch that have grown back, and the body's own thin parts (to half of `couch_mm`) return;
     (4) a margin keeps the outer half of the skin's partial volume.
@@ -104,7 +104,7 @@ def _trunk(dense: _BoolArray, pixel_mm: npt.NDArray[np.float64], radius_mm: floa
             "No body was found in the CT: nothing as dense as tissue is larger than a couch plate. Is it in "
             "Hounsfield units? Give a mask (--body-mask FILE) or leave the step out (--body-mask none)."
         )
-    filled = _filled(_grown(core, dense, pixel_mm, 40.0))
+    filled = _filled(_grown(core, dense, pixel_mm, 100.0))
     body = ndimage.binary_opening(filled, disc) | _grown(core, dense, pixel_mm, radius_mm)
     return _filled(largest_part(body))
 

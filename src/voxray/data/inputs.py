@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from voxray.errors import InputError, VoxrayError
-from voxray.images.ct_itk import ITK_READERS
 from voxray.images.ct_series import series_of, usable
 from voxray.images.ct_sources import Header, Source, open_sources, read_headers
-from voxray.images.read_ct import NIFTI_SUFFIXES
 
-_VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_READERS)
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")  # those of `read_ct`
 _NO_IMAGES = (".txt", ".csv", ".json", ".xml", ".md", ".html", ".pdf", ".raw", ".zraw", ".tcia")
 
 
@@ -82,7 +80,7 @@ def find_scans(inputs: Sequence[Path]) -> Found:
         loose: dict[Path, list[Path]] = defaultdict(list)
         for file in files:
             name = file.name.lower()
-            if name.endswith(_VOLUME_SUFFIXES):
+            if name.endswith(VOLUME_SUFFIXES):
                 found.scans.append(_file_scan(file))
             elif name.endswith(".zip"):
                 _add_zip(file, found)
@@ -92,7 +90,7 @@ def find_scans(inputs: Sequence[Path]) -> Found:
     if not found.scans and not found.failed:
         raise InputError(
             f"No CT was found in {', '.join(repr(str(path)) for path in inputs)}; a CT is a DICOM series, a zip of "
-            f"one, or a file ending in {', '.join(_VOLUME_SUFFIXES)}."
+            f"one, or a file ending in {', '.join(VOLUME_SUFFIXES)}."
         )
     found.scans = _with_unique_ids(found.scans)
     return found
@@ -111,7 +109,7 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def _file_scan(file: Path) -> Scan:
-    suffix = next(s for s in _VOLUME_SUFFIXES if file.name.lower().endswith(s))
+    suffix = next(s for s in VOLUME_SUFFIXES if file.name.lower().endswith(s))
     name = _safe(file.name[: -len(suffix)])
     # The voxels of .mhd and .nhdr lie in a file beside them.
     raw = [file.with_suffix(end) for end in (".raw", ".zraw", ".raw.gz")] if suffix in (".mhd", ".nhdr") else []

@@ -1,6 +1,7 @@
 """From one CT scan to one case of a store."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,21 +11,17 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from voxray.data.body_mask import AIR_HU, body_mask, without_couch
-from voxray.data.inputs import Scan
+from voxray.data.inputs import VOLUME_SUFFIXES, Scan
 from voxray.data.lungs import box_centre, lung_centre
 from voxray.data.options import PrepareOptions
 from voxray.data.resample import crop, resample, upright
 from voxray.data.split import Row
 from voxray.data.store import Case, CaseRecord
-from voxray.errors import InputError
+from voxray.errors import InputError, VoxrayWarning
 from voxray.geometry import VolumeGrid
 from voxray.geometry._frozen import FloatArray
 from voxray.images import CTVolume
-from voxray.images.ct_itk import ITK_READERS, read_itk
-from voxray.images.ct_nifti import read_nifti
-from voxray.images.ct_plausible import plausible_grid
-from voxray.images.read_ct import NIFTI_SUFFIXES, read_ct
-from voxray.images.reading import check_file, reading
+from voxray.images.read_ct import read_ct
 
 # X2CT-GAN: 320 voxels of 1 mm (Ying et al. 2019, released code).
 _X2CT_VOXELS = 320
@@ -81,18 +78,20 @@ def x2ct_cube(volume: CTVolume, shape: tuple[int, int, int] = (128, 128, 128)) -
     grid = volume.grid
     millimetres = tuple(max(1, round(n * mm)) for n, mm in zip(grid.shape, grid.spacing_mm[::-1], strict=True))
     fine = resample(volume, grid.resized((millimetres[0], millimetres[1], millimetres[2])), smoothing=0, cubic=True)
-    nz, ny, nx = fine.grid.shape
-    first_z = nz - _X2CT_VOXELS if nz > _X2CT_VOXELS else -((_X2CT_VOXELS - nz) // 2)
-    first = (_first_of_middle(nx), _first_of_middle(ny), first_z)
-    affine = np.array(fine.grid.affine)
-    affine[:3, 3] = fine.grid.index_to_mm(first)
-    box = VolumeGrid((_X2CT_VOXELS,) * 3, affine)
-    return resample(fine, box.resized(shape), smoothing=0)
+    return resample(fine, x2ct_box(fine.grid).resized(shape), smoothing=0)
 
 
-def _first_of_middle(n: int) -> int:
-    missing = _X2CT_VOXELS - n
-    return -(missing // 2) if missing > 0 else -missing // 2
+def x2ct_box(grid: VolumeGrid) -> VolumeGrid:
+    """Return the 320^3 voxels that X2CT-GAN's pipeline keeps of a grid of 1-mm voxels (see `x2ct_cube`)."""
+    n = np.array(grid.shape[::-1])
+    missing = np.maximum(_X2CT_VOXELS - n, 0)
+    too_many = np.maximum(n - _X2CT_VOXELS, 0)
+    first = too_many // 2 - missing // 2
+    if too_many[2]:
+        first[2] = too_many[2]
+    affine = np.array(grid.affine)
+    affine[:3, 3] = grid.index_to_mm(first)
+    return VolumeGrid((_X2CT_VOXELS,) * 3, affine)
 
 
 def _body(volume: CTVolume, name: str, options: PrepareOptions) -> Bool[Tensor, "z y x"]:
@@ -129,19 +128,16 @@ def read_mask(path: Path, name: str, grid: VolumeGrid) -> Bool[Tensor, "z y x"]:
     Raises:
         InputError: if there is no such file, or the mask is empty on the grid.
     """
-    suffixes = (*NIFTI_SUFFIXES, *ITK_READERS)
     file = path
     if path.is_dir():
-        there = [path / f"{name}{suffix}" for suffix in suffixes if (path / f"{name}{suffix}").is_file()]
+        there = [path / f"{name}{suffix}" for suffix in VOLUME_SUFFIXES if (path / f"{name}{suffix}").is_file()]
         if not there:
-            raise InputError(f"{str(path)!r} holds no mask for {name!r} (one of {', '.join(suffixes)}).")
+            raise InputError(f"{str(path)!r} holds no mask for {name!r} (one of {', '.join(VOLUME_SUFFIXES)}).")
         file = there[0]
-    check_file(file)
-    if not file.name.lower().endswith(suffixes):
-        raise InputError(f"The mask {str(file)!r} is not one of {', '.join(suffixes)}.")
-    with reading(file):
-        values, affine = (read_itk if file.suffix.lower() in ITK_READERS else read_nifti)(file, False)
-    share = CTVolume(torch.from_numpy(values).clamp(0, 1), plausible_grid(file, values.shape, affine))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VoxrayWarning)  # a mask does not look like HU, and need not
+        volume = read_ct(file)
+    share = CTVolume(volume.hu.clamp(0, 1), volume.grid)
     mask = resample(share, grid, smoothing=0).hu > 0.5
     if not bool(mask.any()):
         raise InputError(f"The mask {str(file)!r} is empty where the CT is.")

@@ -1,0 +1,276 @@
+"""Training samples: a cube, and X-rays of the whole patient, projected on the fly."""
+
+import hashlib
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from voxray.data.augment import AugmentOptions, Deformation, pull
+from voxray.data.phantom import thorax_phantom
+from voxray.data.store import Store
+from voxray.errors import GeometryError, InputError
+from voxray.geometry import Setup, ViewGeometry, VolumeGrid
+from voxray.geometry._frozen import FloatArray
+from voxray.images import CTVolume
+from voxray.physics.attenuation import add_photon_noise, hu_to_mu
+from voxray.physics.projector import Projector
+
+# Holds the largest phantom thorax, arms left out; (x, y, z).
+_PHANTOM_BOX_MM = np.array([[-220.0, -160.0, -190.0], [220.0, 160.0, 190.0]])
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSample:
+    """One case or a batch of them, in coordinates about the isocentre.
+
+    Attributes:
+        ids: of the cases.
+        hu: the cubes.
+        images: line integrals, one tensor a view.
+        views: one geometry a case; the isocentre is the origin.
+        grid: of the cubes; its middle is the origin.
+    """
+
+    ids: tuple[str, ...]
+    hu: Float[Tensor, "batch z y x"]
+    images: tuple[Float[Tensor, "batch _ _"], ...]
+    views: tuple[ViewGeometry, ...]
+    grid: VolumeGrid
+
+    def to(self, device: torch.device | str) -> "TrainingSample":
+        """Return the same sample on another device."""
+        return TrainingSample(
+            self.ids, self.hu.to(device), tuple(i.to(device) for i in self.images), self.views, self.grid
+        )
+
+
+def collate(samples: Sequence[TrainingSample]) -> TrainingSample:
+    """Join samples into a batch; for `torch.utils.data.DataLoader(..., collate_fn=collate)`.
+
+    Raises:
+        GeometryError: if their grids or detectors differ.
+    """
+    first = samples[0]
+    for sample in samples[1:]:
+        if not first.grid.is_close(sample.grid) or sample.views[0].shapes != first.views[0].shapes:
+            raise GeometryError("Only samples with the same grid and the same detectors can share a batch.")
+    return TrainingSample(
+        ids=tuple(name for sample in samples for name in sample.ids),
+        hu=torch.cat([sample.hu for sample in samples]),
+        images=tuple(torch.cat(view) for view in zip(*(sample.images for sample in samples), strict=True)),
+        views=tuple(views for sample in samples for views in sample.views),
+        grid=first.grid,
+    )
+
+
+@dataclass(frozen=True)
+class RandomViews:
+    """New views for every sample: angles uniform in these ranges (`ViewGeometry.from_angles`)."""
+
+    count: int = 2
+    primary_deg: tuple[float, float] = (-180.0, 180.0)
+    secondary_deg: tuple[float, float] = (0.0, 0.0)
+    setup: str | Setup = "chest"
+
+    def draw(self, rng: torch.Generator) -> ViewGeometry:
+        """Draw the views of one sample."""
+        places = torch.rand(2, self.count, generator=rng, dtype=torch.float64).numpy()
+        ranges = np.array([self.primary_deg, self.secondary_deg])
+        primary, secondary = ranges[:, :1] + places * np.diff(ranges)
+        return ViewGeometry.from_angles(primary.tolist(), secondary.tolist(), setup=self.setup)
+
+
+Views = ViewGeometry | RandomViews
+
+
+class _Samples(Dataset[TrainingSample]):
+    """Sample `index` of epoch `epoch` is a pure function of (seed, epoch, index): resuming needs no other state."""
+
+    def __init__(self, views: Views, seed: int, photons: float | None) -> None:
+        if isinstance(views, ViewGeometry) and np.abs(views.isocentre()).max() > 1.0:
+            raise GeometryError(
+                f"The views of a dataset stand about the isocentre (0, 0, 0), not {views.isocentre().tolist()}."
+            )
+        self.views, self.seed, self.photons, self.epoch = views, seed, photons, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; call it before a `DataLoader` starts its workers."""
+        self.epoch = epoch
+
+    def _rng(self, index: int) -> torch.Generator:
+        digest = hashlib.sha256(f"{self.seed} {self.epoch} {index}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+    def _draw_views(self, rng: torch.Generator) -> ViewGeometry:
+        return self.views.draw(rng) if isinstance(self.views, RandomViews) else self.views
+
+    def _project(
+        self, hu: Float[Tensor, "z y x"], grid: VolumeGrid, views: ViewGeometry, rng: torch.Generator
+    ) -> tuple[Float[Tensor, "1 _ _"], ...]:
+        images = Projector(grid, views).forward(hu_to_mu(hu))
+        if self.photons is not None:
+            images = [add_photon_noise(image, self.photons, rng=rng) for image in images]
+        return tuple(image[None] for image in images)
+
+
+class XrayDataset(_Samples):
+    """Cases of a store, varied, with X-rays of the whole scan.
+
+    The scan is resampled once, through one deformation, onto the cube's lattice extended over the whole body; the
+    cube is cut out of it, and the X-rays are projected from all of it. Without augmentation the cube is the
+    store's own.
+
+    Args:
+        store: prepared cases.
+        split: which of them.
+        views: fixed ones about the origin, or `RandomViews`.
+        augment: None for none.
+        seed: of all randomness.
+        photons: a pixel, for Poisson noise; None for none.
+
+    Raises:
+        InputError: if the store has no such split.
+        GeometryError: if fixed views do not stand about the origin.
+    """
+
+    def __init__(
+        self, store: Store, split: str, views: Views, *,
+        augment: AugmentOptions | None = None, seed: int = 0, photons: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(views, seed, photons)
+        self.store, self.ids, self.augment = store, store.cases(split), augment
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> TrainingSample:
+        rng = self._rng(index)
+        case = self.store.load(self.ids[index])
+        grid = about_origin(case.volume, case.isocentre_mm)
+        views = self._draw_views(rng)
+        deformation = Deformation.none()
+        if self.augment is not None:
+            deformation = Deformation.draw(self.augment, case.scan.grid.size_mm, rng)
+        box = deformation.box_mm(case.scan.grid.corners_mm() - case.isocentre_mm)
+        body, start = extended(grid, box, views)
+        hu = pull(case.scan, case.isocentre_mm, body, deformation)
+        cube = case.volume.hu if self.augment is None else _cut(hu, start, grid.shape)
+        return TrainingSample((case.id,), cube[None], self._project(hu, body, views, rng), (views,), grid)
+
+
+class PhantomDataset(_Samples):
+    """Random thoraxes (`thorax_phantom`) in place of cases; as many as wanted.
+
+    Args:
+        size: samples an epoch; every epoch has new ones.
+        grid: of the cubes, about the origin.
+        views, seed, photons: as for `XrayDataset`.
+
+    Raises:
+        GeometryError: if grid or views do not lie about the origin.
+    """
+
+    def __init__(
+        self, size: int, grid: VolumeGrid, views: Views, *, seed: int = 0, photons: float | None = None
+    ) -> None:
+        super().__init__(views, seed, photons)
+        if np.abs(grid.centre_mm).max() > 1e-3:
+            raise GeometryError(f"The grid's middle must be the origin, not {grid.centre_mm.tolist()}.")
+        if size < 1:
+            raise InputError(f"A dataset needs at least one sample, not {size}.")
+        self.size, self.grid = size, grid
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> TrainingSample:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        rng = self._rng(index)
+        views = self._draw_views(rng)
+        body, start = extended(self.grid, _PHANTOM_BOX_MM, views, symmetric=True)
+        hu = thorax_phantom(body, rng=rng).volume.hu
+        cube = _cut(hu, start, self.grid.shape)[None]
+        return TrainingSample(
+            (f"phantom-{self.epoch}-{index}",), cube, self._project(hu, body, views, rng), (views,), self.grid
+        )
+
+
+def make_loader(
+    dataset: XrayDataset | PhantomDataset,
+    batch_size: int,
+    *,
+    workers: int = 0,
+    sampler: Sampler[int] | None = None,
+) -> "DataLoader[TrainingSample]":
+    """Return a loader of batches, in the order of `sampler` or of the cases.
+
+    Workers come from a fork server: forked from this process they would die in the projector (GNU OpenMP bears no
+    fork once it has run). They live for one epoch, so that `set_epoch` reaches them. As always with processes in
+    Python, a script of your own must iterate under `if __name__ == "__main__":`.
+
+    Args:
+        dataset: the samples.
+        batch_size: samples a batch; the last one may be smaller.
+        workers: processes; 0 for none.
+        sampler: the order of an epoch.
+    """
+    context = None
+    if workers:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+    return DataLoader(
+        dataset, batch_size, sampler=sampler, num_workers=workers, collate_fn=collate,
+        multiprocessing_context=context, worker_init_fn=_one_thread,
+    )  # fmt: skip
+
+
+def _one_thread(_: int) -> None:
+    """Keep the projector of each worker to one core, as torch keeps itself."""
+    import numba
+
+    numba.set_num_threads(1)
+
+
+def about_origin(volume: CTVolume, centre_mm: FloatArray) -> VolumeGrid:
+    """Return the volume's grid in coordinates about `centre_mm`, without its small turn, if it has one."""
+    return VolumeGrid.centred(volume.grid.centre_mm - centre_mm, volume.grid.shape, volume.grid.spacing_mm.tolist())
+
+
+def extended(
+    grid: VolumeGrid, box_mm: FloatArray, views: ViewGeometry, *, symmetric: bool = False
+) -> tuple[VolumeGrid, tuple[int, int, int]]:
+    """Extend an upright grid by whole voxels until it holds a box, as far as X-rays go.
+
+    Args:
+        grid: the cube's.
+        box_mm: (2, 3), low and high corner.
+        views: beyond the box about all sources and detectors there is no X-ray.
+        symmetric: extend both sides alike.
+
+    Returns:
+        The larger grid, and where the cube begins in it (z, y, x).
+    """
+    ends = [views.source_mm] + [views.pixels_mm(i)[[0, 0, -1, -1], [0, -1, 0, -1]] for i in range(len(views))]
+    beam = np.concatenate(ends)
+    low, high = np.clip(box_mm, beam.min(0), beam.max(0))
+    edges = grid.corners_mm()
+    before = np.maximum(0, np.ceil((edges.min(0) - low) / grid.spacing_mm)).astype(int)
+    after = np.maximum(0, np.ceil((high - edges.max(0)) / grid.spacing_mm)).astype(int)
+    if symmetric:
+        before = after = np.maximum(before, after)
+    nz, ny, nx = (np.array(grid.shape) + (before + after)[::-1]).tolist()
+    affine = np.array(grid.affine)
+    affine[:3, 3] = grid.index_to_mm(-before)
+    return VolumeGrid((nz, ny, nx), affine), (int(before[2]), int(before[1]), int(before[0]))
+
+
+def _cut(hu: Float[Tensor, "z y x"], start: tuple[int, int, int], shape: tuple[int, int, int]) -> Tensor:
+    (z, y, x), (nz, ny, nx) = start, shape
+    return hu[z : z + nz, y : y + ny, x : x + nx].clone()
