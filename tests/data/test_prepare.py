@@ -205,6 +205,7 @@ def test_the_whole_scan_can_be_kept_coarser(tmp_path: Path) -> None:
     assert mass[0] == pytest.approx(mass[1], rel=0.05)
 
 
+@pytest.mark.slow
 def test_x2ct_is_a_named_pipeline(tmp_path: Path) -> None:
     file = save(chest((8, 8, 10))[0], tmp_path / "a.nii")
     prepare([file], tmp_path / "s", small(pipeline="x2ct"))

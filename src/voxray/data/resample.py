@@ -3,6 +3,7 @@
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 import torch
+from scipy import ndimage
 
 from voxray.data.body_mask import AIR_HU
 from voxray.geometry import VolumeGrid
@@ -10,9 +11,9 @@ from voxray.images import CTVolume
 
 # Standard deviation of the smoothing before downsampling, in units of sqrt(target^2 - source^2). Cardoso et al.
 # 2015 ("Scale factor point spread function matching", MICCAI) derive 1 / (2 sqrt(2 ln 2)) = 0.425 from equal
-# full widths at half maximum. 0.46 is measured: from the 1.25-mm scan it reproduces the reference chest to
-# 2.5 HU (RMSE inside the body), 0.425 to 4.0 HU, no smoothing to 26 HU.
-SMOOTHING = 0.46
+# full widths at half maximum. 0.45 is measured: from the 1.25-mm scan it reproduces the reference chest, whose
+# values are rounded to 4 HU, to 1.5 HU (RMSE inside the body); 0.425 to 2.2 HU, no smoothing to 26 HU.
+SMOOTHING = 0.45
 
 
 def upright(volume: CTVolume) -> CTVolume:
@@ -34,11 +35,12 @@ def resample(volume: CTVolume, grid: VolumeGrid, *, smoothing: float = SMOOTHING
         smoothing: see `SMOOTHING`; 0 for none.
         cubic: interpolate with cubic B-splines instead of linearly.
     """
-    image = _to_sitk(volume)
     excess = np.maximum(grid.spacing_mm**2 - volume.grid.spacing_mm**2, 0)
-    if smoothing > 0 and excess.max() > 0:
-        variance = (smoothing**2 * excess).tolist()
-        image = sitk.DiscreteGaussian(image, variance=variance, maximumKernelWidth=65, maximumError=1e-3)
+    sigma = smoothing * np.sqrt(excess) / volume.grid.spacing_mm
+    if sigma.max() > 0:  # scipy's filter is five times as fast as SimpleITK's
+        smooth = ndimage.gaussian_filter(volume.hu.numpy(), sigma[::-1], mode="nearest")
+        volume = CTVolume(torch.from_numpy(smooth), volume.grid, volume.origin)
+    image = _to_sitk(volume)
     image = sitk.Resample(
         image, grid.shape[::-1], sitk.Transform(), sitk.sitkBSpline if cubic else sitk.sitkLinear,
         grid.origin_mm.tolist(), grid.spacing_mm.tolist(), grid.direction.ravel().tolist(), float(AIR_HU),
