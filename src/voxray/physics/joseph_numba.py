@@ -4,30 +4,85 @@ Joseph, "An improved algorithm for reprojecting rays through pixel images" (IEEE
 a ray is sampled once in every plane of voxels across its main axis, with bilinear interpolation in that plane, and
 each sample counts for the length of ray between two planes. Voxels outside the volume are zero.
 
-Both directions take their weights from `_ray`, so they are adjoint by construction. The forward kernel is parallel
-over rows of the detector; the adjoint is parallel over slabs of planes, so that no two threads write to one voxel and
-sums have a fixed order (the result does not depend on the number of threads). Along a ray, the loop over planes
-inside the volume has no branches; only the few planes at its edge need checks. Indices are unsigned, which spares
-numba's test for negative ones.
+These kernels take any geometry; `joseph_upright` has faster ones for the usual detectors. Both directions take their
+weights from `_ray`, so they are adjoint by construction. The forward kernel is parallel over rows of the detector;
+the adjoint is parallel over slabs of planes, so that no two threads write to one voxel and sums have a fixed order
+(the result does not depend on the number of threads). Along a ray, the loop over planes inside the volume has no
+branches; only the few planes at its edge need checks. Indices are unsigned, which spares numba's test for negative
+ones.
 """
+
+from collections.abc import Iterator, Sequence
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from voxray.physics.sampling import TIE
+
 Array = npt.NDArray[np.floating]
+
+# Not "reassoc": a sum must not depend on how a loop is cut, or the result depends on the number of threads.
+FASTMATH = {"contract", "nnan", "ninf", "nsz"}
+
+
+def project(volume: Array, rays: Sequence[Array], spacing: Array, images: Sequence[Array]) -> None:
+    """Add to each image (rows, columns) the line integrals of `volume` (z, y, x) along its rays.
+
+    Args:
+        volume: attenuation per mm.
+        rays: of each view, (4, 3) in voxels (x, y, z): source; direction of pixel (0, 0); its change by row; by column.
+        spacing: voxel size in mm (x, y, z).
+        images: the results, without unit.
+    """
+    turned = np.empty(0, volume.dtype)
+    for view, image in zip(rays, images, strict=True):
+        for axis, strides, size, axes in _layouts(volume.shape, view, image.shape):
+            if axis == 0 and turned.size == 0:
+                turned = np.ascontiguousarray(volume.transpose(2, 0, 1))
+            voxels = (turned if axis == 0 else volume).reshape(-1)
+            _forward(voxels, strides, size, axes, view, spacing, image)
+
+
+def backproject(volume: Array, rays: Sequence[Array], spacing: Array, images: Sequence[Array]) -> None:
+    """Add to `volume` the adjoint of `project` applied to `images`; arguments as there."""
+    nz, ny, nx = volume.shape
+    turned = np.zeros((nx, nz, ny), volume.dtype)
+    for view, image in zip(rays, images, strict=True):
+        for axis, strides, size, axes in _layouts(volume.shape, view, image.shape):
+            voxels = (turned if axis == 0 else volume).reshape(-1)
+            _adjoint(voxels, strides, size, axes, view, spacing, image, numba.get_num_threads())
+    volume += turned.transpose(1, 2, 0)
+
+
+def _layouts(
+    shape: tuple[int, ...], rays: Array, image_shape: tuple[int, ...]
+) -> Iterator[tuple[int, Array, Array, Array]]:
+    """Yield each main axis of any ray of a view, with `strides`, `size` and `axes` as `_forward` takes them.
+
+    Along x, planes of a (z, y, x) array are scattered in memory: these rays work on a copy with axes (x, z, y).
+    """
+    nz, ny, nx = shape
+    layouts = (
+        ((nz * ny, ny, 1), (nx, nz, ny), (0, 2, 1)),
+        ((nx, ny * nx, 1), (ny, nz, nx), (1, 2, 0)),
+        ((ny * nx, nx, 1), (nz, ny, nx), (2, 1, 0)),
+    )
+    for axis in np.flatnonzero(_axes_used(rays, *image_shape)):
+        strides, size, axes = (np.array(part) for part in layouts[axis])
+        yield int(axis), strides, size, axes
 
 
 @numba.njit(cache=True, inline="always")
-def _main_axis(dx, dy, dz):  # type: ignore[no-untyped-def]
+def main_axis(dx, dy, dz):  # type: ignore[no-untyped-def]
     """Return the axis (0 x, 1 y, 2 z) along which a direction, in voxels, is longest."""
-    if abs(dx) >= abs(dy) and abs(dx) >= abs(dz):
+    if TIE * abs(dx) >= abs(dy) and TIE * abs(dx) >= abs(dz):
         return 0
-    return 1 if abs(dy) >= abs(dz) else 2
+    return 1 if TIE * abs(dy) >= abs(dz) else 2
 
 
 @numba.njit(cache=True)
-def axes_used(rays: Array, rows: int, columns: int) -> npt.NDArray[np.bool_]:
+def _axes_used(rays: Array, rows: int, columns: int) -> npt.NDArray[np.bool_]:
     """Tell which of the axes x, y, z is the main axis of any ray of a view."""
     used = np.zeros(3, dtype=np.bool_)
     for r in range(rows):
@@ -35,13 +90,15 @@ def axes_used(rays: Array, rows: int, columns: int) -> npt.NDArray[np.bool_]:
             dx = rays[1, 0] + r * rays[2, 0] + c * rays[3, 0]
             dy = rays[1, 1] + r * rays[2, 1] + c * rays[3, 1]
             dz = rays[1, 2] + r * rays[2, 2] + c * rays[3, 2]
-            used[_main_axis(dx, dy, dz)] = True
+            used[main_axis(dx, dy, dz)] = True
     return used
 
 
 @numba.njit(cache=True, inline="always")
-def _clip(first, last, offset, slope, low, high):  # type: ignore[no-untyped-def]
+def clip(first, last, offset, slope, low, high):  # type: ignore[no-untyped-def]
     """Narrow the planes [first, last] to those where low <= offset + slope * plane <= high."""
+    if low > high:  # the inside of a volume that is one voxel thick
+        return first, first - 1.0
     if abs(slope) > 1e-12:
         one, other = (low - offset) / slope, (high - offset) / slope
         return max(first, min(one, other)), min(last, max(one, other))
@@ -66,24 +123,24 @@ def _ray(rays, spacing, axes, size, row, column):  # type: ignore[no-untyped-def
         rays[1, 1] + row * rays[2, 1] + column * rays[3, 1],
         rays[1, 2] + row * rays[2, 2] + column * rays[3, 2],
     )
-    if _main_axis(d[0], d[1], d[2]) != m:
+    if main_axis(d[0], d[1], d[2]) != m:
         return 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0
     along, source = d[m], rays[0]
     dp, dq = d[a] / along, d[b] / along
     p0, q0 = source[a] - source[m] * dp, source[b] - source[m] * dq
     x, y, z = spacing[0] * d[0] / along, spacing[1] * d[1] / along, spacing[2] * d[2] / along
     length = np.sqrt(x * x + y * y + z * z)
-    first = max(0.0, min(source[m], source[m] + along))
-    last = min(size[0] - 1.0, max(source[m], source[m] + along))
+    first = max(0.0, min(source[m], source[m] + TIE * along))
+    last = min(size[0] - 1.0, max(source[m], source[m] + TIE * along))
     # Interpolation reaches one voxel beyond the centres of the outermost voxels.
-    first, last = _clip(first, last, p0, dp, -1.0, float(size[1]))
-    first, last = _clip(first, last, q0, dq, -1.0, float(size[2]))
+    first, last = clip(first, last, p0, dp, -1.0, float(size[1]))
+    first, last = clip(first, last, q0, dq, -1.0, float(size[2]))
     if not last >= first:
         return p0, dp, q0, dq, length, 0, 0, 0, 0
     k0, k3 = int(np.ceil(first)), int(np.floor(last)) + 1
     # A margin of 1e-3 voxel keeps rounding in float32 from stepping over the edge.
-    first, last = _clip(first, last, p0, dp, 1e-3, size[1] - 1.001)
-    first, last = _clip(first, last, q0, dq, 1e-3, size[2] - 1.001)
+    first, last = clip(first, last, p0, dp, 1e-3, size[1] - 1.001)
+    first, last = clip(first, last, q0, dq, 1e-3, size[2] - 1.001)
     if not last >= first:
         return p0, dp, q0, dq, length, k0, k3, k3, k3
     k1 = min(max(int(np.ceil(first)), k0), k3)
@@ -114,8 +171,8 @@ def _scatter_at_edge(volume, strides, size, k, p, q, value):  # type: ignore[no-
                 volume[k * strides[0] + i * strides[1] + j * strides[2]] += weight * value
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)
-def forward_view(volume, strides, size, axes, rays, spacing, image):  # type: ignore[no-untyped-def]
+@numba.njit(parallel=True, cache=True, fastmath=FASTMATH)
+def _forward(volume, strides, size, axes, rays, spacing, image):  # type: ignore[no-untyped-def]
     """Add to `image` (rows, columns) the line integrals of the rays of one view with main axis `axes[0]`.
 
     Args:
@@ -128,7 +185,7 @@ def forward_view(volume, strides, size, axes, rays, spacing, image):  # type: ig
         image: the result, without unit if voxels are per mm.
     """
     real = volume.dtype.type
-    sk, sp, sq = np.uint32(strides[0]), np.uint32(strides[1]), np.uint32(strides[2])
+    sk, sp, sq = np.uintp(strides[0]), np.uintp(strides[1]), np.uintp(strides[2])
     for r in numba.prange(image.shape[0]):
         for c in range(image.shape[1]):
             p0, dp, q0, dq, length, k0, k1, k2, k3 = _ray(rays, spacing, axes, size, r, c)
@@ -141,11 +198,11 @@ def forward_view(volume, strides, size, axes, rays, spacing, image):  # type: ig
             for k in range(np.int32(k1), np.int32(k2)):
                 kr = real(k)
                 p, q = p0 + kr * dp, q0 + kr * dq
-                ip, iq = np.uint32(p), np.uint32(q)
+                ip, iq = np.uintp(p), np.uintp(q)
                 wp, wq = p - real(ip), q - real(iq)
-                at = np.uint32(np.uint32(k) * sk + ip * sp + iq * sq)
-                v00, v01 = volume[at], volume[np.uint32(at + sq)]
-                v10, v11 = volume[np.uint32(at + sp)], volume[np.uint32(at + sp + sq)]
+                at = np.uintp(np.uintp(k) * sk + ip * sp + iq * sq)
+                v00, v01 = volume[at], volume[np.uintp(at + sq)]
+                v10, v11 = volume[np.uintp(at + sp)], volume[np.uintp(at + sp + sq)]
                 top = v00 + wq * (v01 - v00)
                 total += top + wp * (v10 + wq * (v11 - v10) - top)
             for k in range(k2, k3):
@@ -153,14 +210,14 @@ def forward_view(volume, strides, size, axes, rays, spacing, image):  # type: ig
             image[r, c] += total * real(length)
 
 
-@numba.njit(parallel=True, cache=True, fastmath=True)
-def adjoint_view(volume, strides, size, axes, rays, spacing, image, slabs):  # type: ignore[no-untyped-def]
-    """Add to `volume` the adjoint of `forward_view` applied to `image`; arguments as there.
+@numba.njit(parallel=True, cache=True, fastmath=FASTMATH)
+def _adjoint(volume, strides, size, axes, rays, spacing, image, slabs):  # type: ignore[no-untyped-def]
+    """Add to `volume` the adjoint of `_forward` applied to `image`; arguments as there.
 
     `slabs` is the number of parts that the planes are dealt out in, one after another to the threads.
     """
     real = volume.dtype.type
-    sk, sp, sq = np.uint32(strides[0]), np.uint32(strides[1]), np.uint32(strides[2])
+    sk, sp, sq = np.uintp(strides[0]), np.uintp(strides[1]), np.uintp(strides[2])
     for slab in numba.prange(slabs):
         begin, end = slab * size[0] // slabs, (slab + 1) * size[0] // slabs
         for r in range(image.shape[0]):
@@ -178,14 +235,14 @@ def adjoint_view(volume, strides, size, axes, rays, spacing, image, slabs):  # t
                 for k in range(np.int32(k1), np.int32(k2)):
                     kr = real(k)
                     p, q = p0 + kr * dp, q0 + kr * dq
-                    ip, iq = np.uint32(p), np.uint32(q)
+                    ip, iq = np.uintp(p), np.uintp(q)
                     wp, wq = p - real(ip), q - real(iq)
-                    at = np.uint32(np.uint32(k) * sk + ip * sp + iq * sq)
+                    at = np.uintp(np.uintp(k) * sk + ip * sp + iq * sq)
                     bottom = value * wp
                     top = value - bottom
                     volume[at] += top - top * wq
-                    volume[np.uint32(at + sq)] += top * wq
-                    volume[np.uint32(at + sp)] += bottom - bottom * wq
-                    volume[np.uint32(at + sp + sq)] += bottom * wq
+                    volume[np.uintp(at + sq)] += top * wq
+                    volume[np.uintp(at + sp)] += bottom - bottom * wq
+                    volume[np.uintp(at + sp + sq)] += bottom * wq
                 for k in range(k2, k3):
                     _scatter_at_edge(volume, strides, size, k, p0 + k * dp, q0 + k * dq, value)

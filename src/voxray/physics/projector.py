@@ -51,9 +51,7 @@ class Projector:
         images = _Forward.apply(self, flat) if self._compiled(mu) else self._torch_forward(flat)
         return [image.reshape(*batch, *image.shape[-2:]) for image in images]
 
-    def adjoint(
-        self, images: Sequence[Float[Tensor, "*batch rows columns"]]
-    ) -> Float[Tensor, "*batch z y x"]:
+    def adjoint(self, images: Sequence[Float[Tensor, "*batch rows columns"]]) -> Float[Tensor, "*batch z y x"]:
         """Return the adjoint of `forward`: every pixel smeared back along its ray, with the same weights.
 
         Raises:
@@ -100,47 +98,21 @@ class Projector:
         u, v = self.views.u_mm[view], self.views.v_mm[view]
         corner = self.views.centre_mm[view] - (columns - 1) / 2 * u - (rows - 1) / 2 * v
         source = self.views.source_mm[view]
-        return np.stack(
-            [self.grid.mm_to_index(source), to_voxels @ (corner - source), to_voxels @ v, to_voxels @ u]
-        )
+        return np.stack([self.grid.mm_to_index(source), to_voxels @ (corner - source), to_voxels @ v, to_voxels @ u])
 
     def _run(
-        self, direction: Literal["forward", "adjoint"], volume: np.ndarray, images: list[np.ndarray]
+        self, direction: Literal["project", "backproject"], volume: np.ndarray, images: Sequence[np.ndarray]
     ) -> None:
         """Add the projection of `volume` to `images`, or the adjoint of `images` to `volume`."""
-        import numba  # both import slowly: only when they are needed
+        from voxray.physics import joseph_numba, joseph_upright  # numba imports slowly: only when it is needed
 
-        from voxray.physics import joseph_numba
-
-        nz, ny, nx = self.grid.shape
-        # Along x, planes of a (z, y, x) array are scattered in memory: these rays work on a copy with axes (x, z, y).
-        turned: np.ndarray | None = None
-        for view, image in enumerate(images):
-            rays = self._rays(view)
-            for axis in np.flatnonzero(joseph_numba.axes_used(rays, *image.shape)):
-                if axis == 0:
-                    if turned is None:
-                        turned = volume.transpose(2, 0, 1)
-                        turned = (
-                            np.ascontiguousarray(turned)
-                            if direction == "forward"
-                            else np.zeros_like(turned, order="C")
-                        )
-                    target, strides, size, axes = turned, (nz * ny, ny, 1), (nx, nz, ny), (0, 2, 1)
-                elif axis == 1:
-                    target, strides, size, axes = volume, (nx, ny * nx, 1), (ny, nz, nx), (1, 2, 0)
-                else:
-                    target, strides, size, axes = volume, (ny * nx, nx, 1), (nz, ny, nx), (2, 1, 0)
-                arguments = (
-                    target.reshape(-1), np.array(strides), np.array(size), np.array(axes),
-                    rays, self.grid.spacing_mm, image,
-                )  # fmt: skip
-                if direction == "forward":
-                    joseph_numba.forward_view(*arguments)
-                else:
-                    joseph_numba.adjoint_view(*arguments, numba.get_num_threads())
-        if direction == "adjoint" and turned is not None:
-            volume += turned.transpose(1, 2, 0)
+        rays = [self._rays(view) for view in range(len(images))]
+        upright = [joseph_upright.is_upright(r, *image.shape) for r, image in zip(rays, images, strict=True)]
+        for kernels, chosen in ((joseph_upright, True), (joseph_numba, False)):
+            views = [view for view, is_upright in enumerate(upright) if is_upright == chosen]
+            if views:
+                run = getattr(kernels, direction)
+                run(volume, [rays[v] for v in views], self.grid.spacing_mm, [images[v] for v in views])
 
 
 class _Forward(torch.autograd.Function):
@@ -151,7 +123,7 @@ class _Forward(torch.autograd.Function):
         ctx.projector = projector
         images = [mu.new_zeros(mu.shape[0], *shape) for shape in projector.views.shapes]
         for i, volume in enumerate(mu.contiguous().numpy()):
-            projector._run("forward", volume, [image[i].numpy() for image in images])
+            projector._run("project", volume, [image[i].numpy() for image in images])
         return tuple(images)
 
     @staticmethod
@@ -168,7 +140,7 @@ class _Adjoint(torch.autograd.Function):
         mu = images[0].new_zeros(images[0].shape[0], *projector.grid.shape)
         arrays = [image.contiguous().numpy() for image in images]
         for i, volume in enumerate(mu.numpy()):
-            projector._run("adjoint", volume, [array[i] for array in arrays])
+            projector._run("backproject", volume, [array[i] for array in arrays])
         return mu
 
     @staticmethod

@@ -17,6 +17,9 @@ from voxray.geometry import ViewGeometry, VolumeGrid
 
 # Samples taken at a time; bounds the memory to some 100 MB.
 CHUNK = 1 << 21
+# Lengths count as equal to this factor: not rounding, but the order of the axes decides which is the main axis of a
+# diagonal ray, and a plane of voxels in which the detector lies counts.
+TIE = 1.0 + 1e-6
 
 Rays = tuple[Float[Tensor, "3"], Float[Tensor, "rays 3"]]
 
@@ -44,9 +47,9 @@ def _chunks(rays: int, samples: int, batch: int) -> Iterator[slice]:
 
 
 def _main_axis(direction: Float[Tensor, "rays 3"]) -> Tensor:
-    """Return for each ray the axis along which it is longest; the first of equals."""
+    """Return for each ray the axis along which it is longest; the first of those that are equal."""
     x, y, z = direction.abs().unbind(-1)
-    return torch.where((x >= y) & (x >= z), 0, torch.where(y >= z, 1, 2))
+    return torch.where((TIE * x >= y) & (TIE * x >= z), 0, torch.where(TIE * y >= z, 1, 2))
 
 
 def joseph(mu: Float[Tensor, "batch z y x"], spacing_mm: Tensor, rays: Rays) -> Float[Tensor, "batch rays"]:
@@ -71,7 +74,7 @@ def joseph(mu: Float[Tensor, "batch z y x"], spacing_mm: Tensor, rays: Rays) -> 
             along = d[:, axis, None]
             t = (planes - source[axis]) / along
             values = interpolate(mu, source + t[..., None] * d[:, None])
-            values = values * ((t >= 0) & (t <= 1)).to(mu.dtype)
+            values = values * ((t >= 0) & (t <= TIE)).to(mu.dtype)
             length_mm = (d / along * spacing_mm).norm(dim=-1).to(mu.dtype)
             result = result.index_copy(1, chosen[part], values.sum(-1) * length_mm)
     return result
