@@ -1,6 +1,7 @@
 """The pixels of CT slices, decoded and in Hounsfield units."""
 
 import os
+import struct
 import tempfile
 import warnings
 from collections import defaultdict
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pydicom
 import SimpleITK as sitk  # noqa: N813
 from jaxtyping import Float32
+from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
@@ -83,6 +85,7 @@ def _stored(source: Source, shape: tuple[int, int]) -> npt.NDArray[Any]:
     if _decodable(syntax):
         pixels = dataset.pixel_array
     elif syntax in _LEFT_TO_SIMPLEITK and int(dataset.get("NumberOfFrames") or 1) == 1:
+        _check_jpeg(source, dataset)
         pixels = _decoded_by_simpleitk(dataset)
     else:
         raise InputError(
@@ -101,6 +104,20 @@ def _decodable(syntax: UID) -> bool:
         return get_decoder(syntax).is_available
     except NotImplementedError:
         return False
+
+
+def _check_jpeg(source: Source, dataset: pydicom.FileDataset) -> None:
+    """Check the frame header of a lossless JPEG (ITU-T T.81, B.2.2): GDCM dies of one with more than 16 bits."""
+    (stream,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    place = 2
+    while stream[place : place + 2] not in (b"\xff\xc3", b""):  # segment by segment to the lossless SOF
+        place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
+    bits, rows, columns, components = struct.unpack(">BHHB", stream[place + 4 : place + 10])
+    if (rows, columns, components) != (dataset.Rows, dataset.Columns, 1) or bits > dataset.BitsAllocated:
+        raise InputError(
+            f"{source.label!r} holds a JPEG of {rows} x {columns} pixels, {components} components and {bits} bits, not "
+            "what its header says: it is damaged."
+        )
 
 
 def _decoded_by_simpleitk(dataset: pydicom.FileDataset) -> npt.NDArray[Any]:

@@ -95,7 +95,8 @@ def _read_dicom(path: Path, series: str | None, resample_tilt: bool, force_modal
             if shifts.any():
                 hu, affine = upright(hu, affine, shifts)
                 grid = plausible_grid(path, hu.shape, affine)
-    return _volume(path, hu, grid, _origin(path, chosen[0]))
+        origin = _origin(path, chosen[0])
+    return _volume(path, hu, grid, origin)
 
 
 def _volume(path: Path, hu: np.ndarray, grid: VolumeGrid, origin: Origin) -> CTVolume:

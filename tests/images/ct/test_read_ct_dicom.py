@@ -18,6 +18,8 @@ from pydicom.uid import EnhancedCTImageStorage, JPEG2000Lossless, JPEGLSLossless
 
 from voxray.errors import InputError, VoxrayWarning
 from voxray.images.read_ct import list_series, read_ct
+from voxray.images.write_dicom import write_dicom_series
+from voxray.images.write_volume import write_volume
 
 
 def nibabel_dicom():
@@ -90,17 +92,31 @@ def test_I7_compressed_series(syntax, small_ct, datasets, save):
     assert np.array_equal(read_ct(save(datasets)).hu.numpy(), small_ct.hu)
 
 
+def as_lossless_jpeg(ds: pydicom.FileDataset, stored: np.ndarray, scratch: Path) -> None:
+    """Compress a slice as lossless JPEG, which SimpleITK writes and pydicom does not."""
+    sitk.WriteImage(sitk.GetImageFromArray(stored.astype(np.uint16)), scratch, True, compressor="JPEG")
+    jpeg = pydicom.dcmread(scratch)
+    assert jpeg.file_meta.TransferSyntaxUID in ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+    ds.file_meta.TransferSyntaxUID = jpeg.file_meta.TransferSyntaxUID
+    ds.PixelData, ds["PixelData"].is_undefined_length = jpeg.PixelData, True
+    ds.PixelRepresentation = 0
+
+
 def test_I7_lossless_jpeg_that_pydicom_does_not_decode(small_ct, datasets, save, tmp_path):
     for ds, stored in zip(datasets, small_ct.stored, strict=True):
-        sitk.WriteImage(
-            sitk.GetImageFromArray(stored.astype(np.uint16)), tmp_path / "jpeg.dcm", True, compressor="JPEG"
-        )
-        jpeg = pydicom.dcmread(tmp_path / "jpeg.dcm")
-        ds.file_meta.TransferSyntaxUID = jpeg.file_meta.TransferSyntaxUID
-        ds.PixelData, ds["PixelData"].is_undefined_length = jpeg.PixelData, True
-        ds.PixelRepresentation = 0
-    assert jpeg.file_meta.TransferSyntaxUID in ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+        as_lossless_jpeg(ds, stored, tmp_path / "jpeg.dcm")
     assert np.array_equal(read_ct(save(datasets)).hu.numpy(), small_ct.hu)
+
+
+@pytest.mark.parametrize(("place", "value"), [(4, 44), (6, 99), (9, 3)])
+def test_I13_a_jpeg_that_would_end_the_process_in_gdcm_is_refused(place, value, small_ct, datasets, save, tmp_path):
+    as_lossless_jpeg(datasets[4], small_ct.stored[4], tmp_path / "jpeg.dcm")
+    raw = bytearray(datasets[4].PixelData)
+    raw[raw.index(b"\xff\xc3") + place] = value  # bits, rows or components of the frame
+    datasets[4].PixelData = bytes(raw)
+    datasets[4]["PixelData"].is_undefined_length = True
+    with pytest.raises(InputError, match=r"004\.dcm' holds a JPEG of .* it is damaged"):
+        read_ct(save(datasets))
 
 
 def enhanced(datasets: list[pydicom.FileDataset]) -> pydicom.FileDataset:
@@ -231,12 +247,22 @@ def test_I10_names_in_a_zip_have_no_power(small_ct, datasets, save, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["out.nii.gz", "out.nrrd", "dicom"])
+def test_O3_what_voxray_writes_it_reads(name, datasets, save, tmp_path):
+    volume = read_ct(save(datasets))
+    if name == "dicom":
+        write_dicom_series(volume, tmp_path / name)
+    else:
+        write_volume(volume, tmp_path / name)
+    again = read_ct(tmp_path / name)
+    assert again.grid.is_close(volume.grid, 1e-3)
+    np.testing.assert_allclose(again.hu, volume.hu, atol=0.51)
+
+
 def test_real_series_lies_where_its_nifti_lies(shared_data):
     volume = read_ct(shared_data / "dicom_ct" / "lungdx_a0001")
     resampled = read_ct(shared_data / "ct" / "lungdx_a0001.nii.gz")
-    image, target = (
-        sitk.GetImageFromArray(v.hu.numpy()[:, ::1]) for v in (volume, resampled)
-    )  # fmt: skip
+    image, target = (sitk.GetImageFromArray(v.hu.numpy()) for v in (volume, resampled))
     for item, v in ((image, volume), (target, resampled)):
         item.SetSpacing(v.grid.spacing_mm.tolist())
         item.SetOrigin(v.grid.origin_mm.tolist())
