@@ -9,16 +9,12 @@ from torch import Tensor
 MU_WATER_PER_MM = 0.0193
 
 
-def hu_to_mu(
-    hu: Float[Tensor, "*shape"], mu_water_per_mm: float = MU_WATER_PER_MM
-) -> Float[Tensor, "*shape"]:
+def hu_to_mu(hu: Float[Tensor, "*shape"], mu_water_per_mm: float = MU_WATER_PER_MM) -> Float[Tensor, "*shape"]:
     """Return linear attenuation per mm, `mu_water (1 + HU / 1000)`, clipped at 0 (the definition of the HU scale)."""
     return (mu_water_per_mm * (1.0 + hu / 1000.0)).clamp_min(0.0)
 
 
-def mu_to_hu(
-    mu: Float[Tensor, "*shape"], mu_water_per_mm: float = MU_WATER_PER_MM
-) -> Float[Tensor, "*shape"]:
+def mu_to_hu(mu: Float[Tensor, "*shape"], mu_water_per_mm: float = MU_WATER_PER_MM) -> Float[Tensor, "*shape"]:
     """Return Hounsfield units of linear attenuation per mm; the inverse of `hu_to_mu` from -1000 HU upwards."""
     return 1000.0 * (mu / mu_water_per_mm - 1.0)
 
@@ -37,6 +33,4 @@ def add_photon_noise(
     line_integrals: Float[Tensor, "*shape"], photons: float, *, rng: torch.Generator
 ) -> Float[Tensor, "*shape"]:
     """Return the line integrals that a detector measures which counts `photons` a pixel in air (Poisson noise)."""
-    return line_integrals_from_counts(
-        torch.poisson(transmit(line_integrals, photons), generator=rng), photons
-    )
+    return line_integrals_from_counts(torch.poisson(transmit(line_integrals, photons), generator=rng), photons)
