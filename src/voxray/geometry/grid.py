@@ -50,7 +50,7 @@ class VolumeGrid:
         cls,
         centre_mm: Sequence[float] | FloatArray = (0.0, 0.0, 0.0),
         shape: tuple[int, int, int] = (128, 128, 128),
-        spacing_mm: float | Sequence[float] = 2.5,
+        spacing_mm: float | Sequence[float] | FloatArray = 2.5,
     ) -> "VolumeGrid":
         """Return the upright grid of `shape` (z, y, x) and `spacing_mm` (one, or x, y, z) about `centre_mm`."""
         spacing = np.broadcast_to(np.asarray(spacing_mm, dtype=np.float64), (3,))
@@ -119,9 +119,7 @@ class VolumeGrid:
 
     def is_close(self, other: "VolumeGrid", tolerance_mm: float = 1e-3) -> bool:
         """Tell whether both grids have the same shape and the same corners, to `tolerance_mm`."""
-        return self.shape == other.shape and bool(
-            np.abs(self.corners_mm() - other.corners_mm()).max() <= tolerance_mm
-        )
+        return self.shape == other.shape and bool(np.abs(self.corners_mm() - other.corners_mm()).max() <= tolerance_mm)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, VolumeGrid):

@@ -311,12 +311,34 @@ class ViewGeometry:
             self.source_mm, self.centre_mm, self.u_mm, self.v_mm, self.shapes, tuple(names), self.isocentre_mm
         )
 
+    def shifted(self, offset_mm: Sequence[float] | FloatArray) -> "ViewGeometry":
+        """Move sources, detectors and isocentre together by an offset (x, y, z)."""
+        offset = frozen_array(offset_mm, (3,), "The offset")
+        return ViewGeometry(
+            self.source_mm + offset, self.centre_mm + offset, self.u_mm, self.v_mm,
+            self.shapes, self.names, self.isocentre() + offset,
+        )  # fmt: skip
+
     def resized(self, shapes: Sequence[tuple[int, int]]) -> "ViewGeometry":
         """Return the same detectors, cut into another number of pixels (rows, columns) each."""
         ratio = np.array(self.shapes) / np.array(list(shapes))
         return ViewGeometry(
             self.source_mm, self.centre_mm, self.u_mm * ratio[:, 1:], self.v_mm * ratio[:, :1],
             tuple(shapes), self.names, self.isocentre_mm,
+        )  # fmt: skip
+
+    def binned(self, factors: Sequence[tuple[int, int]]) -> "ViewGeometry":
+        """Return the geometry of images in which blocks of (rows, columns) pixels are averaged into one.
+
+        Rows and columns at the end that fill no block are left out.
+        """
+        ratio = np.array(list(factors))
+        shapes = np.array(self.shapes) // ratio
+        lost = (np.array(self.shapes) - shapes * ratio) / 2
+        return ViewGeometry(
+            self.source_mm, self.centre_mm - lost[:, 1:] * self.u_mm - lost[:, :1] * self.v_mm,
+            self.u_mm * ratio[:, 1:], self.v_mm * ratio[:, :1],
+            tuple((int(rows), int(columns)) for rows, columns in shapes), self.names, self.isocentre_mm,
         )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:

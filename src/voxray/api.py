@@ -1,0 +1,259 @@
+"""What voxray does, in five functions."""
+
+import json
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import get_args
+
+import torch
+
+from voxray.data.options import PrepareOptions
+from voxray.data.prepare import PrepareSummary, Progress, prepare
+from voxray.data.store import Store
+from voxray.errors import InputError, NumericalError, ResourceError, VoxrayWarning
+from voxray.evaluation.protocols import check_protocol
+from voxray.evaluation.run import Evaluation, evaluate_method
+from voxray.geometry import ViewGeometry
+from voxray.images import CTVolume, Radiograph
+from voxray.images.read_ct import read_ct
+from voxray.images.read_xray import read_radiograph
+from voxray.images.reading import check_file, reading
+from voxray.images.report import Grid, Model, Report, describe_inputs, hide_names, measure_residuals, peak_memory_mb
+from voxray.images.xray import ReadOptions
+from voxray.methods import Reconstruction
+from voxray.methods.base import Outside
+from voxray.models import list_models, load_model
+from voxray.physics import Projector
+from voxray.physics.attenuation import add_photon_noise, hu_to_mu
+from voxray.physics.sampling import ray_march
+from voxray.recipes import load_recipe
+from voxray.training import train_recipe
+
+__all__ = [
+    "Evaluation", "PrepareOptions", "PrepareSummary", "ReadOptions", "Reconstruction",
+    "evaluate", "list_models", "prepare", "project", "reconstruct", "train",
+]  # fmt: skip
+
+
+def reconstruct(
+    xrays: Sequence[Path | str] | Radiograph,
+    *,
+    model: str | Path = "atlas",
+    views: Sequence[str] | None = None,
+    geometry: ViewGeometry | Path | str | None = None,
+    options: ReadOptions | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    samples: int = 1,
+    outside: Outside = "body",
+    keep_phi: bool = False,
+    progress: Progress | None = None,
+) -> Reconstruction:
+    """Reconstruct a CT from the X-rays of one examination.
+
+    Args:
+        xrays: files (see `images.read_xray`), or a radiograph.
+        model: name of a model, or its folder.
+        views: one name a file, where files or tags do not tell (`pa`, `lateral`, ...).
+        geometry: where source and detector stood: a `ViewGeometry`, or its JSON file.
+        options: how to read the files.
+        device: `cpu`, `cuda`, or `auto`: a GPU where there is one.
+        seed: of everything random.
+        samples: more than one for equally plausible volumes and their standard deviation.
+        outside: `body` where the patient goes on outside the volume, `air` where the X-rays show the volume alone.
+        keep_phi: name files and patient in the report.
+        progress: called with (steps done, steps).
+
+    Raises:
+        InputError: if the X-rays cannot be used.
+        ModelError: if the model cannot.
+        NumericalError: if the result is not finite.
+    """
+    if outside not in get_args(Outside):
+        raise InputError(f"outside is one of {', '.join(get_args(Outside))}, not {outside!r}.")
+    if samples < 1:
+        raise InputError(f"At least one sample is needed, not {samples}.")
+    seconds: dict[str, float] = {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", VoxrayWarning)
+        with _timed(seconds, "read"):
+            radiograph = xrays if isinstance(xrays, Radiograph) else _read(xrays, views, geometry, options)
+        with _timed(seconds, "load model"):
+            chosen = _device(device)
+            loaded = load_model(model, chosen)
+        with _timed(seconds, "reconstruct"):
+            rng = torch.Generator(chosen).manual_seed(seed)
+            estimate = loaded.method.reconstruct(
+                radiograph, rng=rng, samples=samples, outside=outside, progress=progress
+            )
+    for warning in caught:  # shown as ever, and reported
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if not all(bool(torch.isfinite(image).all()) for image in estimate.reprojections):
+        raise NumericalError("The re-projection of the result is not finite.")
+    told = [str(w.message) for w in caught if issubclass(w.category, VoxrayWarning)]
+    recipe = loaded.info.recipe
+    config = recipe.method_config().model_dump(mode="json")
+    report = Report(
+        model=Model(
+            name=recipe.name,
+            recipe=recipe.model_dump(mode="json") | {"config": config},
+            weights_sha256=loaded.weights_sha256,
+        ),
+        inputs=describe_inputs(radiograph, keep_phi=keep_phi),
+        geometry=json.loads(radiograph.views.to_json()),
+        grid=Grid.of(estimate.volume.grid),
+        seed=seed,
+        device=str(chosen),
+        seconds={phase: round(value, 3) for phase, value in seconds.items()},
+        peak_memory_mb=peak_memory_mb(),
+        warnings=told if keep_phi else [hide_names(text, radiograph) for text in told],
+        residuals=measure_residuals(radiograph, estimate.reprojections),
+        method=estimate.details,
+    )
+    return Reconstruction(estimate.volume, estimate.samples, estimate.std, radiograph, estimate.reprojections, report)
+
+
+def project(
+    ct: Path | str | CTVolume,
+    views: ViewGeometry,
+    *,
+    photons: float | None = None,
+    seed: int = 0,
+    step_voxels: float | None = None,
+) -> Radiograph:
+    """Make X-rays of a CT.
+
+    Args:
+        ct: a volume, or what `images.read_ct` reads.
+        views: where source and detector stand, in the CT's coordinates.
+        photons: sent to every pixel, for Poisson noise; None for none.
+        seed: of the noise.
+        step_voxels: sample at equal steps of this length instead of once a plane (Joseph's method).
+
+    Returns:
+        Line integrals.
+
+    Raises:
+        InputError: if the CT cannot be read.
+        GeometryError: if a source lies inside it.
+    """
+    volume = ct if isinstance(ct, CTVolume) else read_ct(Path(ct))
+    if photons is not None and not photons > 0:
+        raise InputError(f"The number of photons must be positive, not {photons:g}.")
+    projector = Projector(volume.grid, views)
+    mu = hu_to_mu(volume.hu)
+    images = projector.forward(mu) if step_voxels is None else ray_march(mu, volume.grid, views, step_voxels)
+    if photons is not None:
+        rng = torch.Generator().manual_seed(seed)
+        images = [add_photon_noise(image, photons, rng=rng) for image in images]
+    return Radiograph(tuple(images), views)
+
+
+def train(
+    recipe: str | Path,
+    store: Path | str,
+    out: Path | str,
+    *,
+    split: str = "train",
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Train a recipe on a prepared store and save the model folder `out`.
+
+    Args:
+        recipe: name of a recipe, or a YAML file.
+        store: made by `prepare`.
+        out: the model folder to write.
+        split: of the store.
+        overrides: settings of the recipe to change, as `config.iterations=40`.
+        overwrite: replace a model that is there.
+        progress: called with (cases done, cases) in each stage.
+
+    Raises:
+        RecipeError: if the recipe is not valid.
+        InputError: if the store cannot be used, or `out` exists.
+    """
+    loaded = load_recipe(recipe, overrides)
+    return train_recipe(loaded, Store.open(Path(store)), Path(out), split=split, overwrite=overwrite, progress=progress)
+
+
+def evaluate(
+    model: str | Path,
+    store: Path | str,
+    *,
+    split: str | None = "val",
+    protocols: Sequence[str] = ("closed", "clinical"),
+    views: Sequence[str] | int = ("pa", "lateral"),
+    setup: str = "chest",
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Score a model on the cases of a store (see `evaluation.protocols.make_xrays`).
+
+    Args:
+        model: name of a model, or its folder.
+        store: made by `prepare`.
+        split: of the store; None for all cases.
+        protocols: of `closed` and `clinical`.
+        views: names as in `ViewGeometry.from_names`, or a number of views spread evenly over 180 degrees from PA.
+        setup: a preset of the geometry.
+        seed: of noise and method.
+        device: as for `reconstruct`.
+        progress: called with (reconstructions done, reconstructions).
+
+    Raises:
+        InputError: if store, split, protocol or views are not valid.
+        ModelError: if the model is not.
+    """
+    names = [check_protocol(name) for name in protocols]
+    if isinstance(views, int):
+        geometry = ViewGeometry.circular(views, setup=setup)
+    else:
+        geometry = ViewGeometry.from_names(views, setup=setup)
+    opened = Store.open(Path(store))
+    loaded = load_model(model, _device(device))
+    cases = opened.cases(split)
+    if not cases:
+        raise InputError(f"'{store}' has no cases to evaluate on.")
+    return evaluate_method(
+        loaded.method, loaded.info.name, opened, cases, geometry, names, seed=seed, progress=progress
+    )
+
+
+def _read(
+    xrays: Sequence[Path | str],
+    views: Sequence[str] | None,
+    geometry: ViewGeometry | Path | str | None,
+    options: ReadOptions | None,
+) -> Radiograph:
+    if isinstance(xrays, (str, Path)):
+        xrays = [xrays]
+    if isinstance(geometry, (str, Path)):
+        path = Path(geometry)
+        check_file(path)
+        with reading(path):
+            geometry = ViewGeometry.from_json(path.read_text(encoding="utf-8"))
+    return read_radiograph([Path(file) for file in xrays], views=views, geometry=geometry, options=options)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ResourceError(f"The device {name!r} cannot be used here; 'cpu' always can.") from error
+    return device
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - start

@@ -1,0 +1,1 @@
+"""Metrics, protocols, and running a model on a store."""

@@ -1,0 +1,167 @@
+"""The mean anatomy of many scans, made consistent with the X-rays. No network.
+
+Voxray's own baseline. The atlas is a linear Gaussian model of attenuation: the mean of the training scans, and how
+they differ from it: their deviations from the mean, weighted by smooth fields (`Variation`); a smooth shift of the
+mean anatomy (its gradients); and what no pattern explains (the standard deviation of every voxel). A reconstruction
+is the posterior mean of that model, given the X-rays (`make_consistent`).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from voxray.data.dataset import about_origin
+from voxray.data.resample import resample
+from voxray.data.store import Case
+from voxray.errors import InputError
+from voxray.geometry import FloatArray, VolumeGrid
+from voxray.images import CTVolume, Radiograph
+from voxray.methods.base import Estimate, Method, MethodConfig, Outside, Progress, Stage
+from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu, mu_to_hu
+from voxray.physics.consistency import Agreement, Scene, inside, make_consistent
+from voxray.physics.display import as_line_integrals
+from voxray.physics.variation import Variation
+
+
+class AtlasConfig(MethodConfig):
+    """What the atlas learns and how it is made consistent. All numbers are our choice.
+
+    They were chosen on the training scans, each left out of the atlas in turn.
+    """
+
+    scans: int = Field(17, gt=1, description="number of training scans")
+    support_mm: float = Field(400.0, gt=0, description="side of the cube in which the body may change")
+    spacing_mm: float = Field(5.0, gt=0, description="voxels of that cube")
+    member_length_mm: float = Field(40.0, gt=0, description="blur of the fields that weight the scans' deviations")
+    shift_mm: float = Field(15.0, ge=0, description="standard deviation of a local shift of the mean anatomy")
+    fine_length_mm: tuple[float, ...] = Field((5.0, 10.0), description="blurs of what no scan's deviation explains")
+    floor: float = Field(0.02, ge=0, description="least standard deviation of a voxel, as a part of water")
+    noise: float = Field(0.05, gt=0, description="standard deviation of a line integral, mostly the model's error")
+    display_noise: float = Field(0.15, gt=0, description="the same for display values, whose scale is a guess")
+    iterations: int = Field(20, ge=0, description="of conjugate gradients; 0 leaves the plain mean")
+
+
+class Atlas(Method):
+    """The atlas; its weights are relative to water, so 1 for 0 HU and 0 for -1000 HU."""
+
+    name = "atlas"
+    Config = AtlasConfig
+
+    mean: Float[Tensor, "z y x"]
+    around: Float[Tensor, "Z Y X"]
+    deviations: Float[Tensor, "scans Z Y X"]
+
+    def __init__(self, config: AtlasConfig, grid: VolumeGrid) -> None:
+        super().__init__(config, grid)
+        self.settings = config
+        side = round(config.support_mm / config.spacing_mm)
+        self.support = VolumeGrid.centred(shape=(side,) * 3, spacing_mm=config.spacing_mm)
+        self.register_buffer("mean", torch.zeros(grid.shape))
+        self.register_buffer("around", torch.zeros(self.support.shape))
+        self.register_buffer("deviations", torch.zeros(config.scans, *self.support.shape))
+
+    def stages(self) -> Sequence[Stage]:
+        """Return the one stage: mean and deviations of the training scans."""
+        return [Stage("mean and deviations", self._fit)]
+
+    def _fit(self, cases: Sequence[Case], progress: Progress | None) -> None:
+        if len(cases) != self.settings.scans:
+            raise InputError(
+                f"The recipe is for {self.settings.scans} scans, but {len(cases)} were given: "
+                f"--set config.scans={len(cases)}."
+            )
+        self.mean.zero_()
+        for i, case in enumerate(cases):
+            scan = CTVolume(case.scan.hu, about_origin(case.scan, case.isocentre_mm))
+            self.mean += _relative(case.volume.hu) / len(cases)
+            self.deviations[i] = _relative(resample(scan, self.support).hu)
+            if progress is not None:
+                progress(i + 1, len(cases))
+        self.around.copy_(self.deviations.mean(0))
+        self.deviations -= self.around
+
+    def plain_mean(self) -> CTVolume:
+        """Return the mean anatomy, about the origin."""
+        return CTVolume(mu_to_hu(MU_WATER_PER_MM * self.mean), self.grid)
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        radiograph: Radiograph,
+        *,
+        rng: torch.Generator,
+        samples: int = 1,
+        outside: Outside = "body",
+        progress: Progress | None = None,
+    ) -> Estimate:
+        """Return the posterior mean; with samples, draws from the posterior and their standard deviation."""
+        radiograph, centre_mm = _about_isocentre(radiograph)
+        scene, variations = self._scene(outside)
+        expected = scene.project(radiograph.views)
+        measured = [
+            as_line_integrals(image, radiograph.kind, guess)
+            for image, guess in zip(radiograph.images, expected, strict=True)
+        ]
+        noise = self.settings.display_noise if radiograph.kind == "display" else self.settings.noise
+        runs = 1 + (samples if samples > 1 else 0)
+
+        def solve(run: int, generator: torch.Generator | None) -> Agreement:
+            total = self.settings.iterations * runs
+            done = self.settings.iterations * run
+            return make_consistent(
+                scene, measured, radiograph.views, variations, noise=noise, iterations=self.settings.iterations,
+                rng=generator, progress=progress and (lambda i, _: progress(done + i, total)),
+            )  # fmt: skip
+
+        best = solve(0, None)
+        grid = VolumeGrid.centred(centre_mm, self.grid.shape, self.grid.spacing_mm)
+        drawn = tuple(_volume(solve(run, rng).scene, grid) for run in range(1, runs))
+        spread = torch.stack([sample.hu for sample in drawn]).std(0) if drawn else None
+        return Estimate(
+            volume=_volume(best.scene, grid),
+            samples=drawn,
+            std=None if spread is None else CTVolume(spread, grid),
+            reprojections=tuple(best.scene.project(radiograph.views)),
+            details={"iterations": len(best.residual) - 1, "noise": noise, "outside": outside,
+                     "residual_by_iteration": [round(value, 5) for value in best.residual]},
+        )  # fmt: skip
+
+    def _scene(self, outside: Outside) -> tuple[Scene, list[Variation]]:
+        """Return the mean anatomy, and how it may change, per mm."""
+        settings, grid = self.settings, self.support
+        core = inside(grid, self.grid)
+        somewhere = core if outside == "air" else torch.ones_like(core)
+        around = MU_WATER_PER_MM * self.around
+        scene = Scene(MU_WATER_PER_MM * self.mean, self.grid, around * (somewhere & ~core), grid)
+        deviations = MU_WATER_PER_MM * self.deviations
+        blur = Variation(torch.ones(1, *grid.shape), grid, settings.spacing_mm / 2**0.5)
+
+        def smooth(values: Tensor) -> Tensor:
+            return blur.synthesise(values[None]) / blur.synthesise(torch.ones(1, *grid.shape))
+
+        shifts = torch.stack(torch.gradient(smooth(around))) * (settings.shift_mm / settings.spacing_mm)
+        members = torch.cat([deviations / (len(deviations) - 1) ** 0.5, shifts]) * somewhere
+        std = smooth(deviations.std(0)) + settings.floor * MU_WATER_PER_MM
+        fine = (std * somewhere)[None] / len(settings.fine_length_mm) ** 0.5
+        return scene, [
+            Variation(members, grid, settings.member_length_mm, knot_mm=settings.member_length_mm),
+            *(Variation(fine, grid, length) for length in settings.fine_length_mm),
+        ]
+
+
+def _relative(hu: Tensor) -> Tensor:
+    """Return attenuation as a part of water's."""
+    return hu_to_mu(hu, 1.0)
+
+
+def _about_isocentre(radiograph: Radiograph) -> tuple[Radiograph, FloatArray]:
+    """Return the radiograph with its isocentre moved to the origin, and where it was."""
+    centre = radiograph.views.isocentre()
+    return Radiograph(radiograph.images, radiograph.views.shifted(-centre), radiograph.kind, radiograph.origins), centre
+
+
+def _volume(scene: Scene, grid: VolumeGrid) -> CTVolume:
+    return CTVolume(mu_to_hu(scene.mu), grid)

@@ -1,0 +1,110 @@
+"""What a method is: a configuration, stages of training, and `reconstruct`."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from voxray.data.store import Case
+from voxray.geometry import VolumeGrid
+from voxray.images import CTVolume, Radiograph
+
+Progress = Callable[[int, int], None]
+Outside = Literal["body", "air"]
+
+
+class MethodConfig(BaseModel):
+    """Base of every method's configuration: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of training.
+
+    Attributes:
+        name: for logs.
+        fit: sets the method's weights from the cases, in one go (a closed form).
+    """
+
+    name: str
+    fit: Callable[[Sequence[Case], Progress | None], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What a method makes of one examination.
+
+    Attributes:
+        volume: the best single volume (for a probabilistic method, the mean).
+        samples: equally plausible volumes, where more than one was asked for.
+        std: standard deviation of each voxel in HU, where the method knows it.
+        reprojections: line integrals of the result in the views of the input, the body outside the volume included.
+        details: what the method has to say, for the report; JSON values.
+    """
+
+    volume: CTVolume
+    samples: tuple[CTVolume, ...] = ()
+    std: CTVolume | None = None
+    reprojections: tuple[Tensor, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Method(nn.Module, ABC):
+    """A way to reconstruct a CT from X-rays.
+
+    A new method is one file in this folder with one subclass, and one recipe; nothing else is edited. Weights are
+    parameters and buffers, so that `state_dict` is all there is to save.
+
+    Args:
+        config: an instance of the class's own `Config`.
+        grid: of the result, about the isocentre at (0, 0, 0).
+    """
+
+    name: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]]
+
+    def __init__(self, config: MethodConfig, grid: VolumeGrid) -> None:
+        super().__init__()
+        self.config, self.grid = config, grid
+
+    @abstractmethod
+    def stages(self) -> Sequence[Stage]:
+        """Return the stages of training, in order."""
+
+    @abstractmethod
+    def reconstruct(
+        self,
+        radiograph: Radiograph,
+        *,
+        rng: torch.Generator,
+        samples: int = 1,
+        outside: Outside = "body",
+        progress: Progress | None = None,
+    ) -> Estimate:
+        """Reconstruct the CT of one examination.
+
+        Args:
+            radiograph: X-rays of any kind, with their geometry.
+            rng: all randomness comes from here.
+            samples: more than one for `Estimate.samples` and `Estimate.std`.
+            outside: whether the body goes on outside the volume, as in life, or there is air (X-rays projected from
+                the very volume, as the papers do).
+            progress: called with (steps done, steps).
+
+        Returns:
+            Volumes on the method's grid, moved to the isocentre of the views.
+
+        Raises:
+            GeometryError: if the method cannot serve these views.
+            NumericalError: if a number is not finite.
+        """
+
+    def plain_mean(self) -> CTVolume | None:
+        """Return what the method would answer without any X-ray, where that makes sense: a baseline."""
+        return None

@@ -1,0 +1,135 @@
+"""Recipes: strict, written in YAML, stored with every model and every result."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from voxray.errors import RecipeError
+from voxray.geometry import VolumeGrid
+from voxray.images.reading import check_file, reading
+from voxray.methods import Method, MethodConfig, method_named
+
+VERSION = 1
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GridRecipe(_Strict):
+    """The grid of the result, about the isocentre."""
+
+    shape: tuple[int, int, int] = Field((128, 128, 128), description="voxels along z, y, x")
+    spacing_mm: float = Field(2.5, gt=0, description="side of a voxel")
+
+
+class Recipe(_Strict):
+    """A method, its configuration, and the grid of its result.
+
+    Raises:
+        RecipeError: from `load_recipe` and `build`, if something is missing, unknown or out of range.
+    """
+
+    version: Literal[1] = VERSION
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="name of the model")
+    description: str = ""
+    method: str
+    config: dict[str, Any] = Field(default_factory=dict, description="see the method's Config")
+    grid: GridRecipe = GridRecipe()
+    weights_sha256: str | None = Field(None, description="set when a model is saved; checked when it is loaded")
+
+    def method_config(self) -> MethodConfig:
+        """Return the method's configuration, validated."""
+        cls = method_named(self.method)
+        try:
+            return cls.Config.model_validate(self.config)
+        except ValidationError as error:
+            raise RecipeError(f"Recipe {self.name!r}, config of the method {self.method!r}: {_told(error)}") from error
+
+    def build(self) -> Method:
+        """Return the method with fresh weights."""
+        grid = VolumeGrid.centred(shape=self.grid.shape, spacing_mm=self.grid.spacing_mm)
+        return method_named(self.method)(self.method_config(), grid)
+
+    def to_yaml(self) -> str:
+        """Write the recipe, every value of the configuration included."""
+        data = self.model_dump(mode="json") | {"config": self.method_config().model_dump(mode="json")}
+        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def recipe_names() -> list[str]:
+    """List the recipes that come with voxray."""
+    return sorted(
+        file.name.removesuffix(".yaml") for file in files(__package__).iterdir() if file.name.endswith(".yaml")
+    )
+
+
+def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Load a recipe by name or from a YAML file.
+
+    Args:
+        recipe: a name of `recipe_names`, or a path.
+        overrides: `key.key=value`, the value in YAML, as in `config.iterations=40`.
+
+    Raises:
+        RecipeError: if it does not exist or is not valid.
+        InputError: if the file cannot be read.
+    """
+    if str(recipe) in recipe_names():
+        text = (files(__package__) / f"{recipe}.yaml").read_text(encoding="utf-8")
+    else:
+        path = Path(recipe)
+        if path.suffix not in (".yaml", ".yml"):
+            raise RecipeError(
+                f"There is no recipe {str(recipe)!r}; give one of {', '.join(recipe_names())}, or a .yaml file."
+            )
+        check_file(path)
+        with reading(path):
+            text = path.read_text(encoding="utf-8")
+    return parse_recipe(text, str(recipe), overrides)
+
+
+def parse_recipe(text: str, source: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Validate the YAML text of a recipe that came from `source`.
+
+    Raises:
+        RecipeError: if it is not valid.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{source!r} is not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{source!r} is no recipe: it holds no keys.")
+    for override in overrides:
+        _override(data, override)
+    try:
+        recipe = Recipe.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(f"Recipe {source!r}: {_told(error)}") from error
+    recipe.method_config()
+    return recipe
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    *parents, last = key.split(".")
+    if not equals or not all([*parents, last]):
+        raise RecipeError(f"{override!r} is no setting: write key.key=value.")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            raise RecipeError(f"{override!r}: {parent!r} has no keys below it.")
+    try:
+        data[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{override!r}: the value is not valid YAML.") from error
+
+
+def _told(error: ValidationError) -> str:
+    """Say what pydantic found in one line."""
+    return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'recipe'}: {item['msg']}" for item in error.errors()[:5])
