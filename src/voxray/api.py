@@ -16,7 +16,7 @@ from voxray.data.store import Store
 from voxray.errors import InputError, NumericalError, ResourceError, VoxrayWarning
 from voxray.evaluation.protocols import check_protocol
 from voxray.evaluation.run import Evaluation, evaluate_method
-from voxray.geometry import ViewGeometry
+from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.images.read_ct import read_ct
 from voxray.images.read_xray import read_radiograph
@@ -86,9 +86,8 @@ def reconstruct(
             loaded = load_model(model, chosen)
         with _timed(seconds, "reconstruct"):
             rng = torch.Generator(chosen).manual_seed(seed)
-            estimate = loaded.method.reconstruct(
-                radiograph, rng=rng, samples=samples, outside=outside, progress=progress
-            )
+            seen = _as_fine_as(loaded.method.grid, radiograph)
+            estimate = loaded.method.reconstruct(seen, rng=rng, samples=samples, outside=outside, progress=progress)
     for warning in caught:  # shown as ever, and reported
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     if not all(bool(torch.isfinite(image).all()) for image in estimate.reprojections):
@@ -110,10 +109,10 @@ def reconstruct(
         seconds={phase: round(value, 3) for phase, value in seconds.items()},
         peak_memory_mb=peak_memory_mb(),
         warnings=told if keep_phi else [hide_names(text, radiograph) for text in told],
-        residuals=measure_residuals(radiograph, estimate.reprojections),
+        residuals=measure_residuals(seen, estimate.reprojections),
         method=estimate.details,
     )
-    return Reconstruction(estimate.volume, estimate.samples, estimate.std, radiograph, estimate.reprojections, report)
+    return Reconstruction(estimate.volume, estimate.samples, estimate.std, seen, estimate.reprojections, report)
 
 
 def project(
@@ -239,6 +238,12 @@ def _read(
         with reading(path):
             geometry = ViewGeometry.from_json(path.read_text(encoding="utf-8"))
     return read_radiograph([Path(file) for file in xrays], views=views, geometry=geometry, options=options)
+
+
+def _as_fine_as(grid: VolumeGrid, radiograph: Radiograph) -> Radiograph:
+    """Bin X-rays to pixels of at most half a voxel at the isocentre: finer ones show nothing that a voxel can hold."""
+    views = radiograph.views
+    return radiograph.binned(views.bins(float(grid.spacing_mm.min()) / 2, views.isocentre()))
 
 
 def _device(name: str) -> torch.device:

@@ -173,6 +173,18 @@ def check_output(path: Path, overwrite: bool) -> None:
         raise InputError(f"'{path}' cannot be written: '{nearest}' is no folder that you may write to.")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        InputError: if that is not possible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be made: {error.strerror}. Choose another folder.") from error
+
+
 def need_one(options: Sequence[str], given: Sequence[bool]) -> None:
     """Refuse options that exclude each other.
 

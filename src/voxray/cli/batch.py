@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from voxray.cli.arguments import check_output
+from voxray.cli.arguments import check_output, make_folder
 from voxray.cli.output import note, progress, show, show_table
 from voxray.cli.patients import Patient
 from voxray.cli.request import Request
@@ -69,10 +69,7 @@ def _open(out: Path, request: Request) -> None:
             raise InputError(f"{str(out)!r} holds results of other settings: choose another folder, or --overwrite.")
         return
     check_output(out, request.result.overwrite)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{str(out)!r} cannot be made: {error.strerror}. Choose another folder.") from error
+    make_folder(out)
     write_text_atomic(settings, key + "\n")
 
 

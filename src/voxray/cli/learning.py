@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from voxray.cli.arguments import Device, Overwrite, Seed, check_output, views_or_count
+from voxray.cli.arguments import Device, Overwrite, Seed, check_output, make_folder, views_or_count
 from voxray.cli.output import progress, show, show_table
 from voxray.errors import InputError
 
@@ -35,6 +35,7 @@ def train(
     from voxray.api import train as run
 
     check_output(out, overwrite)
+    make_folder(out.parent)
     with progress("Training") as draw:
         folder = run(recipe, store, out, split=split, overrides=overrides or (), overwrite=overwrite, progress=draw)
     show(str(folder))
@@ -84,6 +85,7 @@ def evaluate(
     columns = [_HEADINGS.get(metric, metric) for metric in evaluation.summary()[0].means] if rows else []
     show_table(("protocol", "model", "cases", *columns), rows)
     if out is not None:
+        make_folder(out.parent)
         evaluation.write_csv(out, overwrite=overwrite)
         show(str(out))
 

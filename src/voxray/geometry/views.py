@@ -327,6 +327,17 @@ class ViewGeometry:
             tuple(shapes), self.names, self.isocentre_mm,
         )  # fmt: skip
 
+    def bins(self, size_mm: float, at_mm: Sequence[float] | FloatArray) -> list[tuple[int, int]]:
+        """Return how many (rows, columns) of each view together are still no larger than `size_mm` at a point."""
+        factors = []
+        for view, (n_rows, n_columns) in enumerate(self.shapes):
+            to_detector = np.linalg.norm(self.centre_mm[view] - self.source_mm[view])
+            magnification = to_detector / np.linalg.norm(np.asarray(at_mm) - self.source_mm[view])
+            row_mm, column_mm = np.linalg.norm([self.v_mm[view], self.u_mm[view]], axis=1) / magnification
+            rows, columns = max(1, int(size_mm / row_mm)), max(1, int(size_mm / column_mm))
+            factors.append((min(rows, n_rows), min(columns, n_columns)))
+        return factors
+
     def binned(self, factors: Sequence[tuple[int, int]]) -> "ViewGeometry":
         """Return the geometry of images in which blocks of (rows, columns) pixels are averaged into one.
 

@@ -1,10 +1,12 @@
 """What is in an image: a CT volume, and the X-rays of one examination."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -95,3 +97,8 @@ class Radiograph:
         if self.origins and len(self.origins) != len(images):
             raise InputError(f"{len(images)} X-ray images, but {len(self.origins)} origins.")
         object.__setattr__(self, "images", images)
+
+    def binned(self, factors: Sequence[tuple[int, int]]) -> "Radiograph":
+        """Average blocks of (rows, columns) pixels of each view into one."""
+        images = tuple(F.avg_pool2d(image[None], factor)[0] for image, factor in zip(self.images, factors, strict=True))
+        return replace(self, images=images, views=self.views.binned(factors))

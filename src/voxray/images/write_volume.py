@@ -55,9 +55,7 @@ def write_volume(
         except RuntimeError:
             whole = False
         if not whole:
-            raise ResourceError(
-                f"'{path}' could not be written whole: is the disk full? Nothing was changed."
-            )
+            raise ResourceError(f"'{path}' could not be written whole: is the disk full? Nothing was changed.")
 
 
 def _to_sitk(volume: CTVolume, dtype: str) -> sitk.Image:

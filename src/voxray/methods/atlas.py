@@ -32,16 +32,22 @@ class AtlasConfig(MethodConfig):
     They were chosen on the training scans, each left out of the atlas in turn.
     """
 
-    scans: int = Field(17, gt=1, description="number of training scans")
-    support_mm: float = Field(400.0, gt=0, description="side of the cube in which the body may change")
-    spacing_mm: float = Field(5.0, gt=0, description="voxels of that cube")
-    member_length_mm: float = Field(40.0, gt=0, description="blur of the fields that weight the scans' deviations")
-    shift_mm: float = Field(15.0, ge=0, description="standard deviation of a local shift of the mean anatomy")
-    fine_length_mm: tuple[float, ...] = Field((5.0, 10.0), description="blurs of what no scan's deviation explains")
-    floor: float = Field(0.02, ge=0, description="least standard deviation of a voxel, as a part of water")
-    noise: float = Field(0.05, gt=0, description="standard deviation of a line integral, mostly the model's error")
-    display_noise: float = Field(0.15, gt=0, description="the same for display values, whose scale is a guess")
-    iterations: int = Field(20, ge=0, description="of conjugate gradients; 0 leaves the plain mean")
+    scans: int = Field(default=17, gt=1, description="number of training scans")
+    support_mm: float = Field(default=400.0, gt=0, description="side of the cube in which the body may change")
+    spacing_mm: float = Field(default=5.0, gt=0, description="voxels of that cube")
+    member_length_mm: float = Field(
+        default=40.0, gt=0, description="blur of the fields that weight the scans' deviations"
+    )
+    shift_mm: float = Field(default=15.0, ge=0, description="standard deviation of a local shift of the mean anatomy")
+    fine_length_mm: tuple[float, ...] = Field(
+        default=(5.0, 10.0), description="blurs of what no scan's deviation explains"
+    )
+    floor: float = Field(default=0.02, ge=0, description="least standard deviation of a voxel, as a part of water")
+    noise: float = Field(
+        default=0.05, gt=0, description="standard deviation of a line integral, mostly the model's error"
+    )
+    display_noise: float = Field(default=0.15, gt=0, description="the same for display values, whose scale is a guess")
+    iterations: int = Field(default=20, ge=0, description="of conjugate gradients; 0 leaves the plain mean")
 
 
 class Atlas(Method):

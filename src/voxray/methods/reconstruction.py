@@ -25,7 +25,7 @@ class Reconstruction:
         volume: the CT; the mean, where the method is probabilistic.
         samples: equally plausible CTs, where more than one was asked for.
         std: standard deviation of each voxel in HU, where it is known.
-        radiograph: the X-rays that went in.
+        radiograph: the X-rays that went in, at the resolution that the method saw.
         reprojections: line integrals of the result, one image a view.
         report: what went in, what was assumed, what came out.
     """

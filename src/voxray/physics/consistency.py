@@ -107,9 +107,9 @@ def make_consistent(
     """
     if any(variation.grid != scene.around_grid for variation in variations):
         raise GeometryError("Variations must be on the grid around the scene.")
-    factors = _bins(views, scene)
+    factors = views.bins(float(scene.around_grid.spacing_mm.min()), scene.grid.centre_mm)
     residual = [m - p for m, p in zip(measured, scene.project(views), strict=True)]
-    residual = [_binned(image, factor) / noise for image, factor in zip(residual, factors, strict=True)]
+    residual = [F.avg_pool2d(r[None], factor)[0] / noise for r, factor in zip(residual, factors, strict=True)]
     projector = Projector(scene.around_grid, views.binned(factors))
 
     def explain(coefficients: list[Tensor]) -> Images:
@@ -178,23 +178,6 @@ def _places_mm(grid: VolumeGrid) -> np.ndarray:
     """Return the LPS positions of all voxels, (z, y, x, 3)."""
     k, j, i = np.meshgrid(*map(np.arange, grid.shape), indexing="ij")
     return grid.index_to_mm(np.stack([i, j, k], axis=-1))
-
-
-def _bins(views: ViewGeometry, scene: Scene) -> list[tuple[int, int]]:
-    """Return how many rows and columns of each view make a bin of at most the coarse voxel size."""
-    centre, voxel_mm = scene.grid.centre_mm, float(scene.around_grid.spacing_mm.min())
-    factors = []
-    for view, shape in enumerate(views.shapes):
-        to_detector = np.linalg.norm(views.centre_mm[view] - views.source_mm[view])
-        magnification = to_detector / np.linalg.norm(centre - views.source_mm[view])
-        steps_mm = np.linalg.norm([views.v_mm[view], views.u_mm[view]], axis=1) / magnification
-        rows, columns = (max(1, min(n, int(voxel_mm / mm))) for n, mm in zip(shape, steps_mm, strict=True))
-        factors.append((rows, columns))
-    return factors
-
-
-def _binned(image: Float[Tensor, "rows columns"], factor: tuple[int, int]) -> Float[Tensor, "_ _"]:
-    return F.avg_pool2d(image[None, None], factor)[0, 0]
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

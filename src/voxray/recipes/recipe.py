@@ -13,8 +13,6 @@ from voxray.geometry import VolumeGrid
 from voxray.images.reading import check_file, reading
 from voxray.methods import Method, MethodConfig, method_named
 
-VERSION = 1
-
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,8 +21,8 @@ class _Strict(BaseModel):
 class GridRecipe(_Strict):
     """The grid of the result, about the isocentre."""
 
-    shape: tuple[int, int, int] = Field((128, 128, 128), description="voxels along z, y, x")
-    spacing_mm: float = Field(2.5, gt=0, description="side of a voxel")
+    shape: tuple[int, int, int] = Field(default=(128, 128, 128), description="voxels along z, y, x")
+    spacing_mm: float = Field(default=2.5, gt=0, description="side of a voxel")
 
 
 class Recipe(_Strict):
@@ -34,13 +32,13 @@ class Recipe(_Strict):
         RecipeError: from `load_recipe` and `build`, if something is missing, unknown or out of range.
     """
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="name of the model")
     description: str = ""
     method: str
     config: dict[str, Any] = Field(default_factory=dict, description="see the method's Config")
     grid: GridRecipe = GridRecipe()
-    weights_sha256: str | None = Field(None, description="set when a model is saved; checked when it is loaded")
+    weights_sha256: str | None = Field(default=None, description="set when a model is saved; checked when it is loaded")
 
     def method_config(self) -> MethodConfig:
         """Return the method's configuration, validated."""
