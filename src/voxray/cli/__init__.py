@@ -27,14 +27,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _terminated_like_interrupted():
             from voxray.cli.app import run  # loaded here, so that Ctrl-C is caught from the first moment
 
-            return run([argument for argument in arguments if argument != "--debug"])
+            code = run([argument for argument in arguments if argument != "--debug"])
     except KeyboardInterrupt:
-        sys.stderr.write("\nStopped. No half-written file is left.\n")
-        return INTERRUPTED
+        code = INTERRUPTED
     except Exception as error:  # the last resort of the whole program: every error ends in one message and a code
         from voxray.cli.failures import report_failure
 
         return report_failure(error, debug)
+    if code == INTERRUPTED:  # Typer makes this code of Ctrl-C, too
+        sys.stderr.write("\nStopped. No half-written file is left.\n")
+    return code
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from voxray.cli.reconstruct import reconstruct
 
 app = typer.Typer(
     name="voxray",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -47,5 +46,5 @@ def _voxray(
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return 0, or the code that it ended with; errors are raised."""
     with notes_shown():
-        code = app(list(arguments), prog_name="voxray", standalone_mode=False)
+        code = app(list(arguments) or ["--help"], prog_name="voxray", standalone_mode=False)
     return code if isinstance(code, int) else 0

@@ -49,8 +49,10 @@ class XrayArguments:
 
     def options(self) -> "ReadOptions":
         """Return the checked options."""
+        from voxray.geometry.presets import setup_named
         from voxray.images.xray import ReadOptions
 
+        setup_named(self.setup)  # refused even where the tags say everything
         return ReadOptions(**vars(self))
 
 
@@ -167,7 +169,10 @@ def check_output(path: Path, overwrite: bool) -> None:
     """
     from voxray.images.atomic import refuse_existing
 
-    refuse_existing(path, overwrite)
+    try:
+        refuse_existing(path, overwrite)
+    except InputError as error:
+        raise InputError(f"'{path}' exists already: choose another name, or say --overwrite.") from error
     nearest = next((folder for folder in path.absolute().parents if folder.exists()), Path("/"))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(f"'{path}' cannot be written: '{nearest}' is no folder that you may write to.")

@@ -63,7 +63,9 @@ class Request:
 
     def key(self) -> str:
         """Hash of all that shapes a result."""
-        values = asdict(self)
+        from voxray.images.disclaimer import made_by
+
+        values = asdict(self) | {"made_by": made_by()}
         del values["result"]["overwrite"], values["method"]["device"]
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
