@@ -14,7 +14,8 @@ class VolumeGrid:
     """A regular grid of voxels in patient coordinates (LPS: x to the left, y to the back, z to the head).
 
     The voxel `array[k, j, i]` (axes z, y, x) has its centre at `affine @ (i, j, k, 1)`, in millimetres: the
-    convention of ITK. Axes are perpendicular (ITK can hold no other), but may be turned or flipped.
+    convention of ITK. Axes are perpendicular (ITK can hold no other), but may be turned or flipped; axes that are
+    so to 1e-3 are made so exactly.
 
     Args:
         shape: number of voxels along (z, y, x).
@@ -42,6 +43,11 @@ class VolumeGrid:
             raise GeometryError(
                 "The axes of the grid are not perpendicular (a tilted gantry?): resample the volume first."
             )
+        if np.abs(cosines).max() > 1e-6:  # rounded in some file: the nearest perpendicular axes
+            left, _, right = np.linalg.svd(affine[:3, :3] / lengths)
+            straight = np.array(affine)
+            straight[:3, :3] = left @ right * lengths
+            affine = frozen_array(straight, (4, 4), "The affine of a grid")
         object.__setattr__(self, "shape", shape)
         object.__setattr__(self, "affine", affine)
 
