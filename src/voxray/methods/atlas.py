@@ -40,7 +40,7 @@ class AtlasConfig(MethodConfig):
     )
     shift_mm: float = Field(default=15.0, ge=0, description="standard deviation of a local shift of the mean anatomy")
     fine_length_mm: tuple[float, ...] = Field(
-        default=(5.0, 10.0), description="blurs of what no scan's deviation explains"
+        default=(5.0, 10.0), strict=False, description="blurs of what no scan's deviation explains"
     )
     floor: float = Field(default=0.02, ge=0, description="least standard deviation of a voxel, as a part of water")
     noise: float = Field(
@@ -106,11 +106,8 @@ class Atlas(Method):
         """Return the posterior mean; with samples, draws from the posterior and their standard deviation."""
         radiograph, centre_mm = _about_isocentre(radiograph)
         scene, variations = self._scene(outside)
-        expected = scene.project(radiograph.views)
-        measured = [
-            as_line_integrals(image, radiograph.kind, guess)
-            for image, guess in zip(radiograph.images, expected, strict=True)
-        ]
+        images = [image.to(self.mean.device) for image in radiograph.images]
+        measured = as_line_integrals(images, radiograph.kind, scene.project(radiograph.views))
         noise = self.settings.display_noise if radiograph.kind == "display" else self.settings.noise
         runs = 1 + (samples if samples > 1 else 0)
 
@@ -130,7 +127,7 @@ class Atlas(Method):
             volume=_volume(best.scene, grid),
             samples=drawn,
             std=None if spread is None else CTVolume(spread, grid),
-            reprojections=tuple(best.scene.project(radiograph.views)),
+            reprojections=tuple(image.cpu() for image in best.scene.project(radiograph.views)),
             details={"iterations": len(best.residual) - 1, "noise": noise, "outside": outside,
                      "residual_by_iteration": [round(value, 5) for value in best.residual]},
         )  # fmt: skip
@@ -138,15 +135,16 @@ class Atlas(Method):
     def _scene(self, outside: Outside) -> tuple[Scene, list[Variation]]:
         """Return the mean anatomy, and how it may change, per mm."""
         settings, grid = self.settings, self.support
-        core = inside(grid, self.grid)
+        core = inside(grid, self.grid).to(self.mean.device)
         somewhere = core if outside == "air" else torch.ones_like(core)
         around = MU_WATER_PER_MM * self.around
         scene = Scene(MU_WATER_PER_MM * self.mean, self.grid, around * (somewhere & ~core), grid)
         deviations = MU_WATER_PER_MM * self.deviations
-        blur = Variation(torch.ones(1, *grid.shape), grid, settings.spacing_mm / 2**0.5)
+        ones = torch.ones_like(around)[None]
+        blur = Variation(ones, grid, settings.spacing_mm / 2**0.5)
 
         def smooth(values: Tensor) -> Tensor:
-            return blur.synthesise(values[None]) / blur.synthesise(torch.ones(1, *grid.shape))
+            return blur.synthesise(values[None]) / blur.synthesise(ones)
 
         shifts = torch.stack(torch.gradient(smooth(around))) * (settings.shift_mm / settings.spacing_mm)
         members = torch.cat([deviations / (len(deviations) - 1) ** 0.5, shifts]) * somewhere
@@ -170,4 +168,4 @@ def _about_isocentre(radiograph: Radiograph) -> tuple[Radiograph, FloatArray]:
 
 
 def _volume(scene: Scene, grid: VolumeGrid) -> CTVolume:
-    return CTVolume(mu_to_hu(scene.mu), grid)
+    return CTVolume(mu_to_hu(scene.mu).cpu(), grid)

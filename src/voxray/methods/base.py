@@ -18,9 +18,12 @@ Outside = Literal["body", "air"]
 
 
 class MethodConfig(BaseModel):
-    """Base of every method's configuration: unknown keys are errors, values do not change."""
+    """Base of every method's configuration: unknown keys and other types are errors, values do not change.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    A field that is a tuple needs `Field(strict=False)`: YAML has lists only.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,15 @@ class Method(nn.Module, ABC):
         """Reconstruct the CT of one examination.
 
         Args:
-            radiograph: X-rays of any kind, with their geometry.
-            rng: all randomness comes from here.
+            radiograph: X-rays of any kind, with their geometry, on the CPU; the work is done where the weights are.
+            rng: of the CPU; all randomness comes from here.
             samples: more than one for `Estimate.samples` and `Estimate.std`.
             outside: whether the body goes on outside the volume, as in life, or there is air (X-rays projected from
                 the very volume, as the papers do).
             progress: called with (steps done, steps).
 
         Returns:
-            Volumes on the method's grid, moved to the isocentre of the views.
+            Volumes on the method's grid, moved to the isocentre of the views; on the CPU.
 
         Raises:
             GeometryError: if the method cannot serve these views.

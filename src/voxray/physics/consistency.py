@@ -84,12 +84,14 @@ def make_consistent(
     model (Tarantola, "Inverse Problem Theory", SIAM 2005, eq. 3.37). Conjugate gradients on the damped least squares
     (CGLS: Hestenes and Stiefel 1952; Paige and Saunders 1982): the residual never rises (|c| never falls and the
     objective never rises), and the solver stops when the residual is down to the noise. It never looks at a truth.
+    What would become negative is cut off at the end.
 
     X-rays are binned to pixels of about the voxel size of the variations; finer pixels carry nothing that these
     could explain, but noise.
 
     With `rng`, the change is drawn from the posterior instead: the solution for a random scene and random noise
-    ("randomize then optimize", Bardsley et al., SIAM J. Sci. Comput. 36, 2014; exact for linear models).
+    ("randomize then optimize", Bardsley et al., SIAM J. Sci. Comput. 36, 2014). It is exact for a linear model once
+    the iteration has converged, so it does not stop at the noise; with few iterations samples vary too much.
 
     Args:
         scene: what is expected.
@@ -98,13 +100,17 @@ def make_consistent(
         variations: how the scene may change, all on the grid `scene.around_grid`; their sum counts.
         noise: standard deviation of a binned line integral, of the model's errors above all; our choice.
         iterations: at most.
-        rng: draw a sample of the posterior.
+        rng: of the CPU; draw a sample of the posterior.
         progress: called with (iterations done, iterations).
 
     Raises:
         GeometryError: if grids or images do not fit together.
         NumericalError: if the solution is not finite.
     """
+    if [tuple(image.shape) for image in measured] != list(views.shapes):
+        raise GeometryError(
+            f"X-rays of {[tuple(image.shape) for image in measured]} pixels, but views of {list(views.shapes)}."
+        )
     if any(variation.grid != scene.around_grid for variation in variations):
         raise GeometryError("Variations must be on the grid around the scene.")
     factors = views.bins(float(scene.around_grid.spacing_mm.min()), scene.grid.centre_mm)
@@ -120,12 +126,13 @@ def make_consistent(
         change = projector.adjoint([image / noise for image in images])
         return [v.analyse(change) for v in variations]
 
-    start = [torch.zeros(v.shape, dtype=scene.mu.dtype) for v in variations]
+    start = [scene.mu.new_zeros(v.shape) for v in variations]
     if rng is not None:
-        start = [torch.randn(v.shape, generator=rng, dtype=scene.mu.dtype) for v in variations]
+        start = [torch.randn(v.shape, generator=rng, dtype=scene.mu.dtype).to(scene.mu) for v in variations]
         residual = _less(residual, explain(start), 1.0)
-        residual = [r + torch.randn(r.shape, generator=rng, dtype=r.dtype) for r in residual]
-    found, history = _solve(explain, blame, residual, start, iterations, progress)
+        residual = [r + torch.randn(r.shape, generator=rng, dtype=r.dtype).to(r) for r in residual]
+    goal = 1.0 if rng is None else 0.0
+    found, history = _solve(explain, blame, residual, start, goal, iterations, progress)
     change = torch.as_tensor(sum(v.synthesise(c) for v, c in zip(variations, found, strict=True)))
     if not bool(torch.isfinite(change).all()):
         raise NumericalError("The consistent volume is not finite: are the X-rays line integrals of a usual size?")
@@ -137,17 +144,22 @@ def _solve(
     blame: Callable[[Images], list[Tensor]],
     residual: Images,
     start: list[Tensor],
+    goal: float,
     iterations: int,
     progress: Callable[[int, int], None] | None,
 ) -> tuple[list[Tensor], list[float]]:
-    """Minimise |explain(c - start) - residual|^2 + |c - start|^2; return c, and the residual's RMS by iteration."""
+    """Minimise |explain(c - start) - residual|^2 + |c - start|^2 until the residual's RMS is down to `goal`.
+
+    Returns:
+        c, and the residual's RMS by iteration.
+    """
     pixels = sum(image.numel() for image in residual)
     found = [torch.zeros_like(c) for c in start]
     gradient = blame(residual)
     direction, norm = gradient, _dot(gradient, gradient)
     history = [(_dot(residual, residual) / pixels) ** 0.5]
     for iteration in range(iterations):
-        if history[-1] <= 1.0 or norm == 0.0:
+        if history[-1] <= goal or norm == 0.0:
             break
         image = explain(direction)
         step = norm / (_dot(image, image) + _dot(direction, direction))

@@ -1,40 +1,54 @@
 """From what a detector or a screen shows to line integrals."""
 
+import warnings
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from voxray.errors import VoxrayWarning
 from voxray.physics.attenuation import line_integrals_from_counts
 
 
 def as_line_integrals(
-    image: Float[Tensor, "rows columns"], kind: str, expected: Float[Tensor, "rows columns"]
-) -> Float[Tensor, "rows columns"]:
-    """Bring an X-ray image to line integrals.
+    images: Sequence[Float[Tensor, "_ _"]], kind: str, expected: Sequence[Float[Tensor, "_ _"]]
+) -> list[Float[Tensor, "_ _"]]:
+    """Bring X-ray images to line integrals; says so (`VoxrayWarning`) where the scale is a guess.
 
-    Line integrals stay as they are. Of photon counts, the brightest pixels (99.9th percentile) are taken to be air.
-    The scale of display values is unknown: it is taken to be linear, and the straight line is chosen by which the
-    image's 5th and 95th percentiles become those of the line integrals of an average patient in the same view (our
-    choice, and a rough one: it fixes neither thickness nor a vendor's look-up table).
+    Line integrals stay as they are. Of photon counts, the brightest pixels (99.9th percentile) of each image are
+    taken to be air. The scale of display values is unknown: it is taken to be linear, and the straight line is chosen
+    by which the image's 5th and 95th percentiles become those of the line integrals of an average patient in the same
+    view (our choice, and a rough one: it fixes neither thickness nor a vendor's look-up table).
 
     Args:
-        image: one view, of the kind `line_integral`, `counts` or `display` (bone high).
-        kind: see there.
-        expected: line integrals of an average patient in this view.
+        images: one image (rows, columns) a view, bone high unless they are counts.
+        kind: `line_integral`, `counts` or `display`.
+        expected: line integrals of an average patient in the same views.
     """
     if kind == "line_integral":
-        return image
+        return list(images)
     if kind == "counts":
-        return line_integrals_from_counts(image, float(_percentiles(image, [0.999])[0]))
-    low, high = _percentiles(image, [0.05, 0.95])
-    expected_low, expected_high = _percentiles(expected, [0.05, 0.95])
-    scale = (expected_high - expected_low) / (high - low).clamp_min(1e-6)
-    return (expected_low + (image - low) * scale).clamp_min(0)
+        _warn("The X-rays are photon counts; the brightest pixels of each are taken to show air alone.")
+        return [line_integrals_from_counts(image, float(_percentile(image, 0.999))) for image in images]
+    _warn(
+        "The X-rays are grey values of unknown scale; each is matched by a straight line to what an average patient "
+        "would show. HU are as rough as that."
+    )
+    return [_matched(image, guess) for image, guess in zip(images, expected, strict=True)]
 
 
-def _percentiles(image: Float[Tensor, "rows columns"], at: Sequence[float]) -> Float[Tensor, " at"]:
+def _matched(image: Float[Tensor, "_ _"], expected: Float[Tensor, "_ _"]) -> Float[Tensor, "_ _"]:
+    low, high = _percentile(image, 0.05), _percentile(image, 0.95)
+    expected_low, expected_high = _percentile(expected, 0.05), _percentile(expected, 0.95)
+    if not high > low:  # an image of one grey says nothing
+        return expected_low.expand_as(image)
+    return (expected_low + (image - low) * ((expected_high - expected_low) / (high - low))).clamp_min(0)
+
+
+def _percentile(image: Float[Tensor, "_ _"], at: float) -> Float[Tensor, ""]:
     ordered = image.flatten().sort().values  # torch.quantile refuses large images
-    places = [round(q * (len(ordered) - 1)) for q in at]
-    return torch.stack([ordered[place] for place in places])
+    return ordered[round(at * (len(ordered) - 1))]
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, VoxrayWarning, stacklevel=3)

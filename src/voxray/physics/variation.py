@@ -1,6 +1,6 @@
 """How a volume may differ from what is expected: a linear model with independent coefficients of unit variance."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -32,12 +32,13 @@ class Variation:
     grid: VolumeGrid
     length_mm: float
     knot_mm: float | None = None
+    _blurs: tuple[Tensor, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if tuple(self.patterns.shape[1:]) != self.grid.shape:
             raise GeometryError(f"Patterns of shape {tuple(self.patterns.shape[1:])} on a grid of {self.grid.shape}.")
-        blurs = [self._blur(n, float(mm)) for n, mm in zip(self.grid.shape, self.grid.spacing_mm[::-1], strict=True)]
-        object.__setattr__(self, "_blurs", blurs)
+        axes = zip(self.grid.shape, self.grid.spacing_mm[::-1], strict=True)
+        object.__setattr__(self, "_blurs", tuple(self._blur(voxels, float(mm)) for voxels, mm in axes))
 
     def _blur(self, voxels: int, spacing_mm: float) -> Float[Tensor, "voxels knots"]:
         """Return the weights of the knots along one axis, of norm 1 for every voxel."""
@@ -52,16 +53,16 @@ class Variation:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the coefficients: (n, knots along z, y, x)."""
-        return (len(self.patterns), *(blur.shape[1] for blur in self._blurs))  # type: ignore[attr-defined]
+        return (len(self.patterns), *(blur.shape[1] for blur in self._blurs))
 
     def synthesise(self, coefficients: Float[Tensor, "n kz ky kx"]) -> Float[Tensor, "z y x"]:
         """Return the change that the coefficients stand for."""
-        z, y, x = self._blurs  # type: ignore[attr-defined]
+        z, y, x = self._blurs
         return (self.patterns * _along_axes(coefficients, z, y, x)).sum(0)
 
     def analyse(self, change: Float[Tensor, "z y x"]) -> Float[Tensor, "n kz ky kx"]:
         """Apply the adjoint of `synthesise`."""
-        z, y, x = self._blurs  # type: ignore[attr-defined]
+        z, y, x = self._blurs
         return _along_axes(self.patterns * change, z.T, y.T, x.T)
 
 

@@ -3,26 +3,30 @@
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from voxray.errors import RecipeError
+from voxray.errors import InputError, RecipeError
 from voxray.geometry import VolumeGrid
 from voxray.images.reading import check_file, reading
 from voxray.methods import Method, MethodConfig, method_named
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+# At most 1024: a volume of 4 GB, far beyond what an X-ray can tell; ours.
+_Side = Annotated[int, Field(ge=8, le=1024)]
 
 
 class GridRecipe(_Strict):
-    """The grid of the result, about the isocentre."""
+    """The grid of the result, about the isocentre; within the limits of `PrepareOptions`."""
 
-    shape: tuple[int, int, int] = Field(default=(128, 128, 128), description="voxels along z, y, x")
-    spacing_mm: float = Field(default=2.5, gt=0, description="side of a voxel")
+    shape: tuple[_Side, _Side, _Side] = Field(default=(128, 128, 128), strict=False, description="voxels along z, y, x")
+    spacing_mm: float = Field(default=2.5, ge=0.1, le=20, description="side of a voxel")
 
 
 class Recipe(_Strict):
@@ -97,10 +101,7 @@ def parse_recipe(text: str, source: str, overrides: Sequence[str] = ()) -> Recip
     Raises:
         RecipeError: if it is not valid.
     """
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{source!r} is not valid YAML: {error}") from error
+    data = _parse_yaml(text, source)
     if not isinstance(data, dict):
         raise RecipeError(f"{source!r} is no recipe: it holds no keys.")
     for override in overrides:
@@ -122,10 +123,17 @@ def _override(data: dict[str, Any], override: str) -> None:
         data = data.setdefault(parent, {})
         if not isinstance(data, dict):
             raise RecipeError(f"{override!r}: {parent!r} has no keys below it.")
+    data[last] = _parse_yaml(value, override)
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    """Parse YAML of plain values; tags that make objects are errors."""
     try:
-        data[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{override!r}: the value is not valid YAML.") from error
+        with reading(source):
+            return yaml.safe_load(text)
+    except InputError as error:
+        mark = getattr(error.__cause__, "problem_mark", None)
+        raise RecipeError(f"{error}{f' in line {mark.line + 1}' if mark else ''}.") from error
 
 
 def _told(error: ValidationError) -> str:
