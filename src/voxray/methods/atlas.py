@@ -21,7 +21,7 @@ from voxray.geometry import FloatArray, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.base import Estimate, Method, MethodConfig, Outside, Progress, Stage
 from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu, mu_to_hu
-from voxray.physics.consistency import Agreement, Scene, inside, make_consistent
+from voxray.physics.consistency import Scene, inside, make_consistent
 from voxray.physics.display import as_line_integrals
 from voxray.physics.variation import Variation
 
@@ -32,13 +32,13 @@ class AtlasConfig(MethodConfig):
     They were chosen on the training scans, each left out of the atlas in turn.
     """
 
-    scans: int = Field(default=17, gt=1, description="number of training scans")
-    support_mm: float = Field(default=400.0, gt=0, description="side of the cube in which the body may change")
-    spacing_mm: float = Field(default=5.0, gt=0, description="voxels of that cube")
+    scans: int = Field(default=17, gt=1, le=100_000, description="number of training scans")
+    support_mm: float = Field(default=400.0, gt=0, le=2000, description="side of the cube in which the body may change")
+    spacing_mm: float = Field(default=5.0, ge=0.5, description="voxels of that cube")
     member_length_mm: float = Field(
         default=40.0, gt=0, description="blur of the fields that weight the scans' deviations"
     )
-    shift_mm: float = Field(default=15.0, ge=0, description="standard deviation of a local shift of the mean anatomy")
+    shift_mm: float = Field(default=8.0, ge=0, description="standard deviation of a local shift of the mean anatomy")
     fine_length_mm: tuple[float, ...] = Field(
         default=(5.0, 10.0), strict=False, description="blurs of what no scan's deviation explains"
     )
@@ -47,7 +47,8 @@ class AtlasConfig(MethodConfig):
         default=0.05, gt=0, description="standard deviation of a line integral, mostly the model's error"
     )
     display_noise: float = Field(default=0.15, gt=0, description="the same for display values, whose scale is a guess")
-    iterations: int = Field(default=20, ge=0, description="of conjugate gradients; 0 leaves the plain mean")
+    iterations: int = Field(default=20, ge=0, description="of conjugate gradients, for everything that may change")
+    detail_iterations: int = Field(default=10, ge=0, description="after that, for what no scan's deviation explains")
 
 
 class Atlas(Method):
@@ -111,25 +112,35 @@ class Atlas(Method):
         noise = self.settings.display_noise if radiograph.kind == "display" else self.settings.noise
         runs = 1 + (samples if samples > 1 else 0)
 
-        def solve(run: int, generator: torch.Generator | None) -> Agreement:
-            total = self.settings.iterations * runs
-            done = self.settings.iterations * run
-            return make_consistent(
-                scene, measured, radiograph.views, variations, noise=noise, iterations=self.settings.iterations,
-                rng=generator, progress=progress and (lambda i, _: progress(done + i, total)),
-            )  # fmt: skip
+        steps = (self.settings.iterations, self.settings.detail_iterations)
 
-        best = solve(0, None)
+        def solve(run: int, generator: torch.Generator | None) -> tuple[Scene, list[float]]:
+            # The first run stops long before it converges, while the patterns of whole scans still rule. A second
+            # one, without them, then explains more of the X-rays than the first would by going on, and better.
+            def count(before: int) -> Progress | None:
+                return progress and (lambda done, _: progress(run * sum(steps) + before + done, runs * sum(steps)))
+
+            rough = make_consistent(
+                scene, measured, radiograph.views, variations, noise=noise, iterations=steps[0],
+                rng=generator, progress=count(0),
+            )  # fmt: skip
+            fine = make_consistent(
+                rough.scene, measured, radiograph.views, variations[1:], noise=noise, iterations=steps[1],
+                progress=count(steps[0]),
+            )  # fmt: skip
+            return fine.scene, [*rough.residual, *fine.residual[1:]]
+
+        best, residual = solve(0, None)
         grid = VolumeGrid.centred(centre_mm, self.grid.shape, self.grid.spacing_mm)
-        drawn = tuple(_volume(solve(run, rng).scene, grid) for run in range(1, runs))
+        drawn = tuple(_volume(solve(run, rng)[0], grid) for run in range(1, runs))
         spread = torch.stack([sample.hu for sample in drawn]).std(0) if drawn else None
         return Estimate(
-            volume=_volume(best.scene, grid),
+            volume=_volume(best, grid),
             samples=drawn,
             std=None if spread is None else CTVolume(spread, grid),
-            reprojections=tuple(image.cpu() for image in best.scene.project(radiograph.views)),
-            details={"iterations": len(best.residual) - 1, "noise": noise, "outside": outside,
-                     "residual_by_iteration": [round(value, 5) for value in best.residual]},
+            reprojections=tuple(image.cpu() for image in best.project(radiograph.views)),
+            details={"iterations": len(residual) - 1, "noise": noise, "outside": outside,
+                     "residual_by_iteration": [round(value, 5) for value in residual]},
         )  # fmt: skip
 
     def _scene(self, outside: Outside) -> tuple[Scene, list[Variation]]:
