@@ -16,7 +16,7 @@ from voxray.data.store import Store
 from voxray.errors import InputError, NumericalError, ResourceError, VoxrayWarning
 from voxray.evaluation.protocols import check_protocol
 from voxray.evaluation.run import Evaluation, evaluate_method
-from voxray.geometry import ViewGeometry, VolumeGrid
+from voxray.geometry import Setup, ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.images.read_ct import read_ct
 from voxray.images.read_xray import read_radiograph
@@ -25,7 +25,7 @@ from voxray.images.report import Grid, Model, Report, describe_inputs, hide_name
 from voxray.images.xray import ReadOptions
 from voxray.methods import Reconstruction
 from voxray.methods.base import Outside
-from voxray.models import list_models, load_model
+from voxray.models import LoadedModel, list_models, load_model
 from voxray.physics import Projector
 from voxray.physics.attenuation import add_photon_noise, hu_to_mu
 from voxray.physics.sampling import ray_march
@@ -76,31 +76,20 @@ def reconstruct(
         raise InputError(f"outside is one of {', '.join(get_args(Outside))}, not {outside!r}.")
     if samples < 1:
         raise InputError(f"At least one sample is needed, not {samples}.")
+    rng, chosen = torch.Generator().manual_seed(_checked_seed(seed)), _device(device)
     seconds: dict[str, float] = {}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", VoxrayWarning)
+    with _collected_warnings() as told:
         with _timed(seconds, "read"):
-            radiograph = xrays if isinstance(xrays, Radiograph) else _read(xrays, views, geometry, options)
+            radiograph = _read(xrays, views, geometry, options)
         with _timed(seconds, "load model"):
-            chosen = _device(device)
             loaded = load_model(model, chosen)
         with _timed(seconds, "reconstruct"):
-            rng = torch.Generator(chosen).manual_seed(seed)
             seen = _as_fine_as(loaded.method.grid, radiograph)
             estimate = loaded.method.reconstruct(seen, rng=rng, samples=samples, outside=outside, progress=progress)
-    for warning in caught:  # shown as ever, and reported
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     if not all(bool(torch.isfinite(image).all()) for image in estimate.reprojections):
         raise NumericalError("The re-projection of the result is not finite.")
-    told = [str(w.message) for w in caught if issubclass(w.category, VoxrayWarning)]
-    recipe = loaded.info.recipe
-    config = recipe.method_config().model_dump(mode="json")
     report = Report(
-        model=Model(
-            name=recipe.name,
-            recipe=recipe.model_dump(mode="json") | {"config": config},
-            weights_sha256=loaded.weights_sha256,
-        ),
+        model=_described(loaded),
         inputs=describe_inputs(radiograph, keep_phi=keep_phi),
         geometry=json.loads(radiograph.views.to_json()),
         grid=Grid.of(estimate.volume.grid),
@@ -136,17 +125,19 @@ def project(
         Line integrals.
 
     Raises:
-        InputError: if the CT cannot be read.
+        InputError: if the CT cannot be read, or a number is out of range.
         GeometryError: if a source lies inside it.
     """
     volume = ct if isinstance(ct, CTVolume) else read_ct(Path(ct))
     if photons is not None and not photons > 0:
         raise InputError(f"The number of photons must be positive, not {photons:g}.")
+    if step_voxels is not None and not 0 < step_voxels <= 10:
+        raise InputError(f"A step is more than 0 and at most 10 voxels, not {step_voxels:g}.")
     projector = Projector(volume.grid, views)
     mu = hu_to_mu(volume.hu)
     images = projector.forward(mu) if step_voxels is None else ray_march(mu, volume.grid, views, step_voxels)
     if photons is not None:
-        rng = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(_checked_seed(seed))
         images = [add_photon_noise(image, photons, rng=rng) for image in images]
     return Radiograph(tuple(images), views)
 
@@ -187,7 +178,7 @@ def evaluate(
     split: str | None = "val",
     protocols: Sequence[str] = ("closed", "clinical"),
     views: Sequence[str] | int = ("pa", "lateral"),
-    setup: str = "chest",
+    setup: str | Setup = "chest",
     seed: int = 0,
     device: str = "auto",
     progress: Progress | None = None,
@@ -200,7 +191,7 @@ def evaluate(
         split: of the store; None for all cases.
         protocols: of `closed` and `clinical`.
         views: names as in `ViewGeometry.from_names`, or a number of views spread evenly over 180 degrees from PA.
-        setup: a preset of the geometry.
+        setup: a preset of the geometry, or a `Setup`.
         seed: of noise and method.
         device: as for `reconstruct`.
         progress: called with (reconstructions done, reconstructions).
@@ -220,16 +211,20 @@ def evaluate(
     if not cases:
         raise InputError(f"'{store}' has no cases to evaluate on.")
     return evaluate_method(
-        loaded.method, loaded.info.name, opened, cases, geometry, names, seed=seed, progress=progress
+        loaded.method, loaded.info.name, opened, cases, geometry, names, seed=_checked_seed(seed), progress=progress
     )
 
 
 def _read(
-    xrays: Sequence[Path | str],
+    xrays: Sequence[Path | str] | Radiograph,
     views: Sequence[str] | None,
     geometry: ViewGeometry | Path | str | None,
     options: ReadOptions | None,
 ) -> Radiograph:
+    if isinstance(xrays, Radiograph):
+        if views is not None or geometry is not None or options is not None:
+            raise InputError("A radiograph has its views already: views, geometry and options are for files.")
+        return xrays
     if isinstance(xrays, (str, Path)):
         xrays = [xrays]
     if isinstance(geometry, (str, Path)):
@@ -240,10 +235,23 @@ def _read(
     return read_radiograph([Path(file) for file in xrays], views=views, geometry=geometry, options=options)
 
 
+def _described(loaded: LoadedModel) -> Model:
+    recipe = loaded.info.recipe
+    config = recipe.method_config().model_dump(mode="json")
+    whole = recipe.model_dump(mode="json") | {"config": config}
+    return Model(name=recipe.name, recipe=whole, weights_sha256=loaded.weights_sha256)
+
+
 def _as_fine_as(grid: VolumeGrid, radiograph: Radiograph) -> Radiograph:
     """Bin X-rays to pixels of at most half a voxel at the isocentre: finer ones show nothing that a voxel can hold."""
     views = radiograph.views
     return radiograph.binned(views.bins(float(grid.spacing_mm.min()) / 2, views.isocentre()))
+
+
+def _checked_seed(seed: int) -> int:
+    if not 0 <= seed < 2**63:
+        raise InputError(f"A seed is a whole number from 0 to 2^63 - 1, not {seed}.")
+    return seed
 
 
 def _device(name: str) -> torch.device:
@@ -254,7 +262,24 @@ def _device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ResourceError(f"The device {name!r} cannot be used here; 'cpu' always can.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ResourceError(f"The device {name!r} is not supported; 'cpu', 'cuda' and 'auto' are.")
     return device
+
+
+@contextmanager
+def _collected_warnings() -> Iterator[list[str]]:
+    """Lend a list of what is assumed inside, each text once; at the end it is shown as ever, too."""
+    told: list[str] = []
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", VoxrayWarning)
+            yield told
+    finally:
+        told += dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, VoxrayWarning))
+        for warning in caught:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 @contextmanager

@@ -9,15 +9,13 @@ from statistics import mean, stdev
 
 import torch
 
-from voxray.data.dataset import about_origin
 from voxray.data.store import Case, Store
-from voxray.errors import InputError
 from voxray.evaluation.metrics import mae_hu, psnr, residual_rms, slice_ssim, to_unit_range
 from voxray.evaluation.protocols import Protocol, make_xrays
 from voxray.geometry import ViewGeometry
 from voxray.images import CTVolume, Radiograph
 from voxray.images.atomic import refuse_existing, write_text_atomic
-from voxray.methods.base import Method
+from voxray.methods.base import Method, check_case
 from voxray.physics import Projector
 from voxray.physics.attenuation import hu_to_mu
 
@@ -115,10 +113,10 @@ def evaluate_method(
         InputError: if the store's grid is not the method's.
     """
     rows: list[Row] = []
-    total = len(cases) * len(protocols)
+    done, total = 0, len(cases) * len(protocols)
     for case_name in cases:
         case = store.load(case_name)
-        _check_grid(case, method)
+        check_case(case, method.grid)
         for protocol in protocols:
             radiograph, outside = make_xrays(case, views, protocol, seed)
             rng = torch.Generator().manual_seed(seed)
@@ -128,8 +126,9 @@ def evaluate_method(
             if baseline is not None:
                 again = Projector(baseline.grid, views).forward(hu_to_mu(baseline.hu))
                 rows.append(_score(case, protocol, "mean", baseline, radiograph, again))
+            done += 1
             if progress is not None:
-                progress(len(rows) // (1 if baseline is None else 2), total)
+                progress(done, total)
     return Evaluation(tuple(rows))
 
 
@@ -142,13 +141,3 @@ def _score(
         psnr3d=psnr(image, truth, data_range=1.0), ssim=slice_ssim(image, truth, data_range=1.0),
         mae_hu=mae_hu(volume.hu, case.volume.hu), residual=residual_rms(again, list(radiograph.images)),
     )  # fmt: skip
-
-
-def _check_grid(case: Case, method: Method) -> None:
-    grid = about_origin(case.volume, case.isocentre_mm)
-    if not grid.is_close(method.grid, tolerance_mm=0.1):
-        raise InputError(
-            f"The case {case.id!r} is on a grid of {grid.shape} voxels of {grid.spacing_mm.round(3).tolist()} mm, "
-            f"but the model works on {method.grid.shape} of {method.grid.spacing_mm.round(3).tolist()} mm: prepare "
-            "the store with the model's shape and spacing."
-        )

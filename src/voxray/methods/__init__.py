@@ -17,8 +17,7 @@ ENTRY_POINTS = "voxray.methods"
 
 def method_names() -> list[str]:
     """List the methods that a recipe can name: one for each file of this folder, and those of installed packages."""
-    own = {module.name for module in pkgutil.iter_modules(__path__) if module.name not in ("base", "reconstruction")}
-    return sorted(own | {entry.name for entry in entry_points(group=ENTRY_POINTS)})
+    return sorted(_own() | {entry.name for entry in entry_points(group=ENTRY_POINTS)})
 
 
 def method_named(name: str) -> type[Method]:
@@ -29,8 +28,8 @@ def method_named(name: str) -> type[Method]:
     """
     if name not in method_names():
         raise RecipeError(f"There is no method {name!r}; the methods are {', '.join(method_names())}.")
-    for entry in entry_points(group=ENTRY_POINTS, name=name):
-        loaded: type[Method] = entry.load()
+    if name not in _own():
+        loaded: type[Method] = entry_points(group=ENTRY_POINTS)[name].load()
         return loaded
     module = importlib.import_module(f"{__name__}.{name}")
     (found,) = (
@@ -38,3 +37,8 @@ def method_named(name: str) -> type[Method]:
         if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
     )  # fmt: skip
     return found
+
+
+def _own() -> set[str]:
+    names = {module.name for module in pkgutil.iter_modules(__path__)}
+    return {name for name in names if name not in ("base", "reconstruction") and not name.startswith("_")}

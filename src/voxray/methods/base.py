@@ -9,7 +9,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from voxray.data.dataset import about_origin
 from voxray.data.store import Case
+from voxray.errors import InputError
 from voxray.geometry import VolumeGrid
 from voxray.images import CTVolume, Radiograph
 
@@ -32,7 +34,8 @@ class Stage:
 
     Attributes:
         name: for logs.
-        fit: sets the method's weights from the cases, in one go (a closed form).
+        fit: sets the method's weights from the cases, in one go (a closed form). Each case is read when it is asked
+            for, so go through them once.
     """
 
     name: str
@@ -62,7 +65,8 @@ class Method(nn.Module, ABC):
     """A way to reconstruct a CT from X-rays.
 
     A new method is one file in this folder with one subclass, and one recipe; nothing else is edited. Weights are
-    parameters and buffers, so that `state_dict` is all there is to save.
+    parameters and buffers, so that `state_dict` is all there is to save; what a constructor makes is made with torch,
+    on the default device (a model's weights are compared with it on the device `meta`, which costs no memory).
 
     Args:
         config: an instance of the class's own `Config`.
@@ -111,3 +115,18 @@ class Method(nn.Module, ABC):
     def plain_mean(self) -> CTVolume | None:
         """Return what the method would answer without any X-ray, where that makes sense: a baseline."""
         return None
+
+
+def check_case(case: Case, grid: VolumeGrid) -> None:
+    """Check that a prepared case is on a method's grid.
+
+    Raises:
+        InputError: if it is on another one.
+    """
+    own = about_origin(case.volume, case.isocentre_mm)
+    if not own.is_close(grid, tolerance_mm=0.1):
+        raise InputError(
+            f"The case {case.id!r} is on a grid of {own.shape} voxels of {own.spacing_mm.round(3).tolist()} mm, but "
+            f"the model works on {grid.shape} of {grid.spacing_mm.round(3).tolist()} mm: prepare a store with the "
+            "model's shape and spacing."
+        )

@@ -73,7 +73,13 @@ class Reconstruction:
         preview, report, series = folder / "preview.png", folder / "report.json", folder / "dicom"
         for path in (*files, preview, report, *([series] if "dicom" in formats else [])):
             refuse_existing(path, overwrite)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            report.unlink(missing_ok=True)  # a former run's would vouch for a mixture, if this one is stopped
+        except OSError as error:
+            raise InputError(
+                f"'{folder}' cannot be written to: {error.strerror}. Choose a folder that you may write to."
+            ) from error
         for path, volume in files.items():
             write_volume(volume, path, overwrite=overwrite)
         written = list(files)

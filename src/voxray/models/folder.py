@@ -2,17 +2,18 @@
 
 import hashlib
 import os
+import warnings
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from voxray.errors import CheckpointError, InputError, ModelError, RecipeError
+from voxray.errors import CheckpointError, InputError, ModelError, VoxrayWarning
 from voxray.images.atomic import atomic_folder, refuse_existing
+from voxray.images.reading import reading
 from voxray.methods import Method
 from voxray.recipes import Recipe
 from voxray.recipes.recipe import parse_recipe
@@ -25,7 +26,7 @@ SEARCH_PATH = "VOXRAY_MODELS"
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model folder says about itself."""
+    """What a model folder says about itself; its name is the folder's, by which `load_model` finds it."""
 
     name: str
     path: Path
@@ -42,17 +43,25 @@ class LoadedModel:
 
 
 def list_models() -> list[ModelInfo]:
-    """List the embedded models and those in the folders of $VOXRAY_MODELS; the first of a name counts."""
+    """List the embedded models and those in the folders of $VOXRAY_MODELS.
+
+    The first of a name counts. One that cannot be used is left out, with a `VoxrayWarning`.
+    """
     found: dict[str, ModelInfo] = {}
-    for place in _places():
-        for folder in sorted(place.iterdir()) if place.is_dir() else ():
-            if (folder / RECIPE).is_file():
-                found.setdefault(folder.name, _info(folder))
+    for folder in _folders():
+        try:
+            found.setdefault(folder.name, _info(folder))
+        except ModelError as error:
+            warnings.warn(str(error), VoxrayWarning, stacklevel=2)
     return list(found.values())
 
 
 def load_model(model: str | Path, device: torch.device | str = "cpu") -> LoadedModel:
     """Load a model by name or from its folder.
+
+    Nothing in the folder is ever run: the recipe is plain YAML that names a method of this installation, the weights
+    are safetensors. Links are followed, for the caches of model hubs are made of them; what they lead to is read in
+    the same way.
 
     Raises:
         ModelError: if there is no such model, or its recipe is not valid.
@@ -64,19 +73,12 @@ def load_model(model: str | Path, device: torch.device | str = "cpu") -> LoadedM
         others = [file.name for file in info.path.iterdir() if file.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl")]
         hint = f" Pickled weights ({others[0]}) are never loaded: they can run code." if others else ""
         raise CheckpointError(f"The model {info.name!r} has no {WEIGHTS} in '{info.path}'.{hint}")
-    content = path.read_bytes()
-    sha256 = hashlib.sha256(content).hexdigest()
-    if info.recipe.weights_sha256 not in (None, sha256):
-        raise CheckpointError(
-            f"'{path}' is not the file that its recipe names (another SHA-256): copy the model again."
-        )
-    try:
-        weights = load(content)
-    except SafetensorError as error:
-        raise CheckpointError(f"'{path}' is damaged: {error}.") from error
+    weights, sha256 = _read_weights(path, info.recipe)
+    with torch.device("meta"):  # whatever sizes the recipe names, the comparison takes no memory
+        wanted = info.recipe.build().state_dict()
+    weights = _fitted(weights, wanted, path)
     method = info.recipe.build()
-    _check_weights(method, weights, path)
-    method.load_state_dict({name: tensor.to(method.state_dict()[name].dtype) for name, tensor in weights.items()})
+    method.load_state_dict(weights)
     return LoadedModel(info, method.to(device).eval(), sha256)
 
 
@@ -113,41 +115,64 @@ def _places() -> list[Path]:
     return [embedded, *(Path(place) for place in os.environ.get(SEARCH_PATH, "").split(os.pathsep) if place)]
 
 
+def _folders() -> list[Path]:
+    """List the folders of all models that have a name, in the order in which they are looked for."""
+    places = [sorted(place.iterdir()) for place in _places() if place.is_dir()]
+    return [folder for place in places for folder in place if (folder / RECIPE).is_file()]
+
+
 def _find(model: str | Path) -> Path:
-    if Path(model).is_dir():
+    if (Path(model) / RECIPE).is_file():
         return Path(model)
-    names = []
-    for place in _places():
-        if place.is_dir():
-            names += [folder.name for folder in place.iterdir() if (folder / RECIPE).is_file()]
-            if str(model) in names:
-                return place / str(model)
-    raise ModelError(
-        f"There is no model {str(model)!r}; the models are {', '.join(sorted(set(names)))}, or give a model folder."
-    )
+    folders = _folders()
+    for folder in folders:
+        if folder.name == str(model):
+            return folder
+    if Path(model).is_dir():
+        raise ModelError(f"'{model}' is no model folder: it has no {RECIPE}.")
+    names = ", ".join(sorted({folder.name for folder in folders}))
+    raise ModelError(f"There is no model {str(model)!r}; the models are {names}, or give a model folder.")
 
 
 def _info(folder: Path) -> ModelInfo:
     path = folder / RECIPE
-    if not path.is_file():
-        raise ModelError(f"'{folder}' is no model folder: it has no {RECIPE}.")
     try:
-        recipe = parse_recipe(path.read_text(encoding="utf-8"), str(path))
-    except (RecipeError, OSError, UnicodeDecodeError) as error:
+        with reading(path):
+            text = path.read_text(encoding="utf-8")
+        return ModelInfo(folder.resolve().name, folder, parse_recipe(text, str(path)))
+    except InputError as error:
         raise ModelError(f"The model in '{folder}' cannot be used: {error}") from error
-    return ModelInfo(recipe.name, folder, recipe)
 
 
-def _check_weights(method: Method, weights: dict[str, Tensor], path: Path) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    faults = [f"missing {name}" for name in wanted.keys() - given.keys()]
-    faults += [f"unexpected {name}" for name in given.keys() - wanted.keys()]
-    faults += [
-        f"{name} is {given[name]}, not {wanted[name]}"
-        for name in wanted.keys() & given.keys()
-        if given[name] != wanted[name]
-    ]
-    faults += [f"{name} is not finite" for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
+def _read_weights(path: Path, recipe: Recipe) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors of a file, and its SHA-256, which is the recipe's where that names one."""
+    try:
+        with reading(path):
+            content = path.read_bytes()
+            sha256 = hashlib.sha256(content).hexdigest()
+            if recipe.weights_sha256 not in (None, sha256):
+                raise CheckpointError(
+                    f"'{path}' is not the file that its recipe names (another SHA-256): copy the model again."
+                )
+            return load(content), sha256
+    except InputError as error:
+        raise CheckpointError(f"{error} Copy the model again.") from error
+
+
+def _fitted(weights: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the weights as the method keeps them: the tensors `wanted`, in their types of number, all finite."""
+    faults = [f"missing {name}" for name in wanted.keys() - weights.keys()]
+    faults += [f"unexpected {name}" for name in weights.keys() - wanted.keys()]
+    for name in wanted.keys() & weights.keys():
+        given, right = weights[name], wanted[name]
+        if given.shape != right.shape:
+            faults.append(f"{name} is {tuple(given.shape)}, not {tuple(right.shape)}")
+        elif given.is_floating_point() != right.is_floating_point():
+            faults.append(f"{name} holds {given.dtype}, not {right.dtype}")
+    if not faults:
+        weights = {name: tensor.to(wanted[name].dtype) for name, tensor in weights.items()}
+        faults = [f"{name} is not finite" for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
     if faults:
-        raise CheckpointError(f"'{path}' does not fit its recipe: {'; '.join(sorted(faults)[:10])}.")
+        more = f" and {len(faults) - 10} more" if len(faults) > 10 else ""
+        raise CheckpointError(f"'{path}' does not fit its recipe: {'; '.join(sorted(faults)[:10])}{more}.")
+    return weights

@@ -1,12 +1,14 @@
 """From a recipe and a store to a model folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from voxray.data.store import Case, Store
-from voxray.errors import InputError
+from voxray.data.store import Case, CaseRecord, Store
+from voxray.geometry import VolumeGrid
 from voxray.images.atomic import refuse_existing
 from voxray.images.disclaimer import DISCLAIMER
-from voxray.methods.base import Progress
+from voxray.methods.base import Progress, check_case
 from voxray.models import save_model
 from voxray.recipes import Recipe
 
@@ -34,30 +36,40 @@ def train_recipe(
         The model folder.
 
     Raises:
-        InputError: if the split is empty, does not fit the recipe, or `out` exists.
+        InputError: if there is no such split, it does not fit the recipe, or `out` exists.
     """
     refuse_existing(out, overwrite)
-    cases = [store.load(name) for name in store.cases(split)]
-    if not cases:
-        raise InputError(f"The split {split!r} of '{store.path}' has no cases to train on.")
-    if any(case.volume.grid.shape != recipe.grid.shape for case in cases):
-        raise InputError(
-            f"The store's volumes have {cases[0].volume.grid.shape} voxels, the recipe's {recipe.grid.shape}."
-        )
+    names = store.cases(split)
     method = recipe.build()
     for stage in method.stages():
-        stage.fit(cases, progress)
-    save_model(method, recipe, out, _card(recipe, cases, split), overwrite=overwrite)
+        stage.fit(_Cases(store, names, method.grid), progress)
+    card = _card(recipe, [store.records[name] for name in names], split)
+    save_model(method, recipe, out, card, overwrite=overwrite)
     return out
 
 
-def _card(recipe: Recipe, cases: list[Case], split: str) -> str:
+class _Cases(Sequence[Case]):
+    """Cases that are read, and checked, when they are asked for: a thousand whole scans fill any memory."""
+
+    def __init__(self, store: Store, names: Sequence[str], grid: VolumeGrid) -> None:
+        self.store, self.names, self.grid = store, names, grid
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Any) -> Any:
+        case = self.store.load(self.names[index])
+        check_case(case, self.grid)
+        return case
+
+
+def _card(recipe: Recipe, records: Sequence[CaseRecord], split: str) -> str:
     """Write a first model card: what is known without measuring."""
     lines = [
         f"# {recipe.name}", "", recipe.description, "", DISCLAIMER, "",
-        "## Training data", "", f"Split `{split}`, {len(cases)} scans:", "",
+        "## Training data", "", f"Split `{split}`, {len(records)} scans:", "",
         "| scan | source | licence |", "|---|---|---|",
-        *(f"| {c.id} | {c.record.source} | {c.record.licence or 'unknown'} |" for c in cases),
+        *(f"| {record.id} | {record.source} | {record.licence or 'unknown'} |" for record in records),
         "", "## Recipe", "", "```yaml", recipe.to_yaml().rstrip(), "```", "",
     ]  # fmt: skip
     return "\n".join(lines)
