@@ -161,11 +161,12 @@ def read_geometry(path: Path) -> "ViewGeometry":
         raise GeometryError(f"{str(path)!r}: {error}") from error
 
 
-def check_output(path: Path, overwrite: bool) -> None:
+def check_output(path: Path, overwrite: bool, kind: Literal["folder", "file"] = "folder") -> None:
     """Refuse an output before anything is computed, where it exists or could not be written.
 
     Raises:
-        InputError: if it exists and may not be overwritten, or its nearest folder cannot be written to.
+        InputError: if it exists and may not be overwritten or is of the other kind, or its nearest folder cannot be
+            written to.
     """
     from voxray.images.atomic import refuse_existing
 
@@ -173,6 +174,8 @@ def check_output(path: Path, overwrite: bool) -> None:
         refuse_existing(path, overwrite)
     except InputError as error:
         raise InputError(f"'{path}' exists already: choose another name, or say --overwrite.") from error
+    if path.exists() and path.is_dir() != (kind == "folder"):
+        raise InputError(f"'{path}' is no {kind}; choose another name.")
     nearest = next((folder for folder in path.absolute().parents if folder.exists()), Path("/"))
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(f"'{path}' cannot be written: '{nearest}' is no folder that you may write to.")

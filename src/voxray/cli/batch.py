@@ -1,5 +1,6 @@
 """Many patients, one after another: continued after a kill, not stopped by a bad one."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -13,32 +14,35 @@ from voxray.images.disclaimer import DISCLAIMER
 from voxray.images.reading import reading
 from voxray.images.report import sha256_file
 
-SETTINGS_FILE = "batch.json"
-
 
 def reconstruct_many(patients: list[Patient], request: Request, out: Path) -> None:
     """Reconstruct every patient into a folder of its own, and sum up.
 
-    A patient whose folder holds the report of the same X-rays is skipped. That a patient's X-rays are bad does not
-    stop the others; a bad model, a full disk or too little memory does.
+    What is done stands in the `Ledger` of `out`, and is not done again. That a patient's X-rays are bad does not stop
+    the others; a bad model, a full disk or too little memory does.
 
     Raises:
         InputError: at the end, if patients failed; or if `out` is something else, or holds results of other settings.
     """
-    _open(out, request)
+    ledger = Ledger(out, request)
     rows: list[tuple[str, str, object]] = []
     failed: dict[str, str] = {}
     for number, patient in enumerate(patients, start=1):
-        folder = out / patient.id
-        if not request.result.overwrite and _is_done(folder, patient):
-            rows.append((patient.id, "there already", ""))
-            continue
-        note(f"{patient.id} ({number} of {len(patients)})")
         try:
-            rows.append((patient.id, "done", _reconstruct_one(patient, request, folder)))
+            if ledger.is_done(patient):
+                rows.append((patient.id, "there already", ""))
+                continue
+            note(f"{patient.id} ({number} of {len(patients)})")
+            with progress(patient.id) as draw:
+                result = request.reconstruct(patient, draw)
+            request.save(result, out / patient.id, overwrite=True)  # what an unfinished run left is replaced
+            ledger.enter(patient)
         except (InputError, NumericalError) as error:
             failed[patient.id] = str(error)
             rows.append((patient.id, "failed", ""))
+        else:
+            worst = max((100 * residual.relative for residual in result.report.residuals), default=0.0)
+            rows.append((patient.id, "done", worst))
     show_table(("patient", "result", "residual, %"), rows)
     show(DISCLAIMER)
     if failed:
@@ -46,41 +50,65 @@ def reconstruct_many(patients: list[Patient], request: Request, out: Path) -> No
         raise InputError(f"{len(failed)} of {len(patients)} patients failed:{reasons}")
 
 
-def _reconstruct_one(patient: Patient, request: Request, folder: Path) -> float:
-    """Write the results of one patient; return the highest residual of its views in per cent."""
-    check_output(folder, request.result.overwrite)
-    with progress(patient.id) as draw:
-        result = request.reconstruct(patient, draw)
-    request.save(result, folder)
-    return max((100 * residual.relative for residual in result.report.residuals), default=0.0)
+class Ledger:
+    """The file `batch.json` of a folder of results: with which settings, and which patients are done.
 
+    A folder gets one while it is empty, so all patients in it are results of voxray.
 
-def _open(out: Path, request: Request) -> None:
-    """Make the folder of results, or see that it was made with the same settings.
+    Args:
+        out: the folder of results.
+        request: its settings are those of the whole folder; with `overwrite`, everything is done anew.
 
     Raises:
-        InputError: if it was not, or cannot be made.
+        InputError: if the folder cannot be made, holds something else, or results of other settings.
     """
-    settings, key = out / SETTINGS_FILE, json.dumps({"settings": request.key()})
-    if settings.is_file() and not request.result.overwrite:
-        with reading(settings):
-            same = settings.read_text(encoding="utf-8").strip() == key
-        if not same:
-            raise InputError(f"{str(out)!r} holds results of other settings: choose another folder, or --overwrite.")
-        return
-    check_output(out, request.result.overwrite)
-    make_folder(out)
-    write_text_atomic(settings, key + "\n")
+
+    def __init__(self, out: Path, request: Request) -> None:
+        self.out, self.path, self.settings = out, out / "batch.json", request.key()
+        self.done: dict[str, str] = {}
+        if self.path.is_file() and not request.result.overwrite:
+            self._resume()
+            return
+        check_output(out, request.result.overwrite)
+        make_folder(out)
+        self._write()
+
+    def is_done(self, patient: Patient) -> bool:
+        """Tell whether the results of a patient are there.
+
+        Raises:
+            InputError: if they are, but come from other X-rays.
+        """
+        entry = self.done.get(patient.id)
+        if entry is None or not (self.out / patient.id / "report.json").is_file():
+            return False
+        if entry != _fingerprint(patient):
+            raise InputError(
+                f"'{self.out / patient.id}' exists already, made from other X-rays: choose another folder, or say "
+                "--overwrite."
+            )
+        return True
+
+    def enter(self, patient: Patient) -> None:
+        """Note that a patient is done."""
+        self.done[patient.id] = _fingerprint(patient)
+        self._write()
+
+    def _resume(self) -> None:
+        with reading(self.path):
+            data = json.loads(self.path.read_text(encoding="utf-8"))
+            settings, done = data["settings"], dict(data["done"])
+        if settings != self.settings:
+            raise InputError(
+                f"'{self.out}' holds results of other settings: choose another folder, or say --overwrite."
+            )
+        self.done = done
+
+    def _write(self) -> None:
+        write_text_atomic(self.path, json.dumps({"settings": self.settings, "done": self.done}, indent=1) + "\n")
 
 
-def _is_done(folder: Path, patient: Patient) -> bool:
-    """Tell whether a folder holds the report of these X-rays; it is written after everything else."""
-    try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        reported = {image["sha256"] for image in report["inputs"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    try:
-        return reported == {sha256_file(file) for file in patient.files}
-    except InputError:
-        return False
+def _fingerprint(patient: Patient) -> str:
+    """Hash of everything that is known of a patient alone."""
+    files = [*patient.files, *([patient.geometry] if patient.geometry is not None else [])]
+    return hashlib.sha256(json.dumps([patient.views, *map(sha256_file, files)]).encode()).hexdigest()

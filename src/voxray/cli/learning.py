@@ -65,7 +65,7 @@ def evaluate(
     from voxray.api import evaluate as run
 
     if out is not None:
-        check_output(out, overwrite)
+        check_output(out, overwrite, "file")
     with progress("Evaluating") as draw:
         evaluation = run(
             model,

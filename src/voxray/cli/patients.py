@@ -116,7 +116,7 @@ def _patients_in_csv(path: Path) -> list[Patient]:
 
 def _patient_in_line(path: Path, number: int, cells: dict[str, str], views: Sequence[str]) -> Patient:
     name = cells["id"]
-    if not name or name.startswith(".") or Path(name).name != name or "\\" in name:
+    if not name or name.startswith(".") or Path(name).name != name or not name.isprintable() or "\\" in name:
         raise InputError(f"{str(path)!r}, line {number}: {name!r} cannot be an id, which is to name a folder.")
     given = [view for view in views if cells[view]]
     names = [cells[view] for view in given] if views else [word.strip() for word in cells["files"].split(";")]

@@ -44,7 +44,7 @@ def reconstruct(
     check_output(out, result.overwrite)
     with progress("Reconstructing") as draw:
         reconstruction = request.reconstruct(patients[0], draw)
-    show_result(reconstruction, request.save(reconstruction, out))
+    show_result(reconstruction, request.save(reconstruction, out, overwrite=result.overwrite))
 
 
 def show_result(result: "Reconstruction", files: Sequence[Path]) -> None:

@@ -90,10 +90,10 @@ class Request:
             progress=progress,
         )
 
-    def save(self, result: "Reconstruction", folder: Path) -> list[Path]:
+    def save(self, result: "Reconstruction", folder: Path, *, overwrite: bool = False) -> list[Path]:
         """Write a result; report.json comes last."""
         formats = tuple(format.value for format in self.result.format or (Format.NIFTI,))
-        return result.save(folder, formats=formats, overwrite=self.result.overwrite, keep_phi=self.result.keep_phi)
+        return result.save(folder, formats=formats, overwrite=overwrite, keep_phi=self.result.keep_phi)
 
     def refuse_inputs_in(self, out: Path, patients: "list[Patient]") -> None:
         """Refuse to write into a folder that X-rays are read from.
