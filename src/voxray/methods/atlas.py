@@ -92,7 +92,7 @@ class Atlas(Method):
 
     def plain_mean(self) -> CTVolume:
         """Return the mean anatomy, about the origin."""
-        return CTVolume(mu_to_hu(MU_WATER_PER_MM * self.mean), self.grid)
+        return CTVolume(mu_to_hu(MU_WATER_PER_MM * self.mean).cpu(), self.grid)
 
     @torch.no_grad()
     def reconstruct(
