@@ -9,6 +9,7 @@ from strategies import set_ups
 
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.physics import Projector
+from voxray.physics.joseph_numba import SAMPLES_A_THREAD
 
 CLOSE = {torch.float32: 1e-5, torch.float64: 1e-12}
 
@@ -54,8 +55,9 @@ def test_N6_auto_takes_numba_on_the_cpu() -> None:
 
 @pytest.mark.parametrize("secondary", [0.0, 20.0])
 def test_D2_result_depends_neither_on_batch_mates_nor_on_threads(secondary: float) -> None:
-    grid = VolumeGrid.centred(shape=(17, 18, 19), spacing_mm=15.0)
-    views = ViewGeometry.from_angles((0, 40, 90), [secondary] * 3).resized([(20, 24)] * 3)
+    grid = VolumeGrid.centred(shape=(40, 42, 44), spacing_mm=7.0)
+    views = ViewGeometry.from_angles((0, 40, 90), [secondary] * 3).resized([(96, 100)] * 3)
+    assert SAMPLES_A_THREAD < 3 * 96 * 100 * 44  # else one thread is all there is
     projector = Projector(grid, views)
     rng = torch.Generator().manual_seed(0)
     mu = torch.rand(3, *grid.shape, generator=rng)

@@ -34,12 +34,14 @@ def phantom() -> MarkerPhantom:
     return marker_phantom(GRID)
 
 
-def lone_marker(phantom: MarkerPhantom, name: str) -> Tensor:
-    """Return the attenuation by which one ball differs from the water around it."""
+@pytest.fixture(scope="module")
+def lone(phantom: MarkerPhantom) -> dict[str, Tensor]:
+    """For each ball, the attenuation by which it differs from the water around it."""
     k, j, i = np.meshgrid(*[np.arange(n) for n in GRID.shape], indexing="ij")
-    away = np.linalg.norm(GRID.index_to_mm(np.stack([i, j, k], -1)) - phantom.markers[name], axis=-1)
-    near = torch.from_numpy(away < phantom.radius_mm + 6)
-    return torch.where(near, hu_to_mu(phantom.volume.hu) - hu_to_mu(torch.zeros(1)), 0.0)
+    places = GRID.index_to_mm(np.stack([i, j, k], -1))
+    excess = hu_to_mu(phantom.volume.hu) - hu_to_mu(torch.zeros(1))
+    away = {name: np.linalg.norm(places - place, axis=-1) for name, place in phantom.markers.items()}
+    return {name: excess * torch.from_numpy(away[name] < phantom.radius_mm + 6) for name in away}
 
 
 def centroid(image: Tensor) -> np.ndarray:
@@ -51,7 +53,9 @@ def centroid(image: Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize(("setup", "backend"), [("chest", "numba"), ("chest", "torch"), ("perx2ct", "numba")])
 @pytest.mark.parametrize("view", VIEWS)
-def test_N4_each_marker_is_seen_where_it_should_be(phantom: MarkerPhantom, view: str, setup: str, backend: str) -> None:
+def test_N4_each_marker_is_seen_where_it_should_be(
+    phantom: MarkerPhantom, lone: dict[str, Tensor], view: str, setup: str, backend: str
+) -> None:
     views = ViewGeometry.from_names([view], setup=setup, isocentre_mm=ISOCENTRE)
     half = [(views.shapes[0][0] // 2, views.shapes[0][1] // 2)]  # for speed: pixels twice as large
     projector = Projector(GRID, views.resized(half), backend)  # type: ignore[arg-type]
@@ -60,17 +64,17 @@ def test_N4_each_marker_is_seen_where_it_should_be(phantom: MarkerPhantom, view:
         x, y, z = np.array(place) - ISOCENTRE
         expected = np.array(VIEWS[view](x, y, z, a, b)) / (2 * PRESETS[setup].pixel_mm)
         assert np.abs(expected).max() > 2  # a marker in the middle would prove nothing
-        seen = centroid(projector.forward(lone_marker(phantom, name))[0])
+        seen = centroid(projector.forward(lone[name])[0])
         np.testing.assert_allclose(seen, expected, atol=0.05, err_msg=name)
 
 
-def test_N4_markers_are_seen_in_the_whole_phantom(phantom: MarkerPhantom) -> None:
+def test_N4_markers_are_seen_in_the_whole_phantom(phantom: MarkerPhantom, lone: dict[str, Tensor]) -> None:
     """In the X-ray of all, the line integral at each marker's place differs from water's by the ball's diameter."""
     water = hu_to_mu(torch.zeros(1))
     views = ViewGeometry.from_names(list(VIEWS), isocentre_mm=ISOCENTRE)
     projector = Projector(GRID, views)
     images = projector.forward(hu_to_mu(phantom.volume.hu))
-    alone = projector.forward(sum(lone_marker(phantom, name) for name in phantom.markers))  # type: ignore[arg-type]
+    alone = projector.forward(sum(lone.values()))  # type: ignore[arg-type]
     for view in range(len(views)):
         for name, place in phantom.markers.items():
             row, column = np.rint(views.project_mm(place, view)).astype(int)
@@ -80,14 +84,13 @@ def test_N4_markers_are_seen_in_the_whole_phantom(phantom: MarkerPhantom) -> Non
 
 
 @pytest.mark.parametrize("flip", [0, 1, 2])
-def test_N4_what_is_mirrored_is_found_out(phantom: MarkerPhantom, flip: int) -> None:
+def test_N4_what_is_mirrored_is_found_out(phantom: MarkerPhantom, lone: dict[str, Tensor], flip: int) -> None:
     """Of a mirrored body, some marker in some view is seen pixels away from where it should be."""
     worst = 0.0
-    for view in ("pa", "lateral"):
-        views = ViewGeometry.from_names([view], isocentre_mm=ISOCENTRE)
-        for name, place in phantom.markers.items():
-            image = Projector(GRID, views).forward(lone_marker(phantom, name).flip(flip))[0]
-            row, column = views.project_mm(place, 0) - (np.array(image.shape) - 1) / 2
+    views = ViewGeometry.from_names(("pa", "lateral"), isocentre_mm=ISOCENTRE)
+    for name, place in phantom.markers.items():
+        for view, image in enumerate(Projector(GRID, views).forward(lone[name].flip(flip))):
+            row, column = views.project_mm(place, view) - (np.array(image.shape) - 1) / 2
             worst = max(worst, float(np.abs(centroid(image) - (column, -row)).max()))
     assert worst > 10
 

@@ -76,8 +76,8 @@ def turned_views() -> tuple[VolumeGrid, ViewGeometry]:
 
 LARGE = {
     "chest": (
-        VolumeGrid.centred(shape=(64, 64, 64), spacing_mm=5.0),
-        ViewGeometry.circular(5).resized([(64, 64)] * 5),
+        VolumeGrid.centred(shape=(48, 48, 48), spacing_mm=6.0),
+        ViewGeometry.circular(3, 200).resized([(48, 48)] * 3),
     ),
     "turned": turned_views(),
 }
@@ -110,10 +110,10 @@ def test_N1_a_source_inside_the_volume_is_refused(backend: str) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     grid, views = LARGE["chest"]
     projector = Projector(grid, views)
-    with pytest.raises(GeometryError, match=r"volumes \(64, 64, 64\)"):
-        projector.forward(torch.zeros(64, 64, 63))
+    with pytest.raises(GeometryError, match=r"volumes \(48, 48, 48\)"):
+        projector.forward(torch.zeros(48, 48, 47))
     with pytest.raises(GeometryError, match="projector is for images"):
-        projector.adjoint([torch.zeros(64, 64)])
+        projector.adjoint([torch.zeros(48, 48)])
     with pytest.raises(GeometryError, match="'auto', 'numba' or 'torch'"):
         Projector(grid, views, "cuda")  # type: ignore[arg-type]
 

@@ -13,6 +13,7 @@ ones.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numba
 import numpy as np
@@ -24,6 +25,20 @@ Array = npt.NDArray[np.floating]
 
 # Not "reassoc": a sum must not depend on how a loop is cut, or the result depends on the number of threads.
 FASTMATH = {"contract", "nnan", "ninf", "nsz"}
+
+# Samples that are worth a thread, a millisecond or so. On a busy machine, threads wait for one another much longer.
+SAMPLES_A_THREAD = 1 << 20
+
+
+@contextmanager
+def threads_for(samples: int) -> Iterator[None]:
+    """Let numba use no more threads than a number of samples is worth; the result does not depend on it."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(before, 1 + samples // SAMPLES_A_THREAD))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 def project(volume: Array, rays: Sequence[Array], spacing: Array, images: Sequence[Array]) -> None:

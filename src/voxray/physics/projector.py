@@ -108,11 +108,12 @@ class Projector:
 
         rays = [self._rays(view) for view in range(len(images))]
         upright = [joseph_upright.is_upright(r, *image.shape) for r, image in zip(rays, images, strict=True)]
-        for kernels, chosen in ((joseph_upright, True), (joseph_numba, False)):
-            views = [view for view, is_upright in enumerate(upright) if is_upright == chosen]
-            if views:
-                run = getattr(kernels, direction)
-                run(volume, [rays[v] for v in views], self.grid.spacing_mm, [images[v] for v in views])
+        with joseph_numba.threads_for(sum(image.size for image in images) * max(self.grid.shape)):
+            for kernels, chosen in ((joseph_upright, True), (joseph_numba, False)):
+                views = [view for view, is_upright in enumerate(upright) if is_upright == chosen]
+                if views:
+                    run = getattr(kernels, direction)
+                    run(volume, [rays[v] for v in views], self.grid.spacing_mm, [images[v] for v in views])
 
 
 class _Forward(torch.autograd.Function):
