@@ -12,7 +12,7 @@ from ct_maker import chest, save
 from voxray.cli import main
 
 TINY = ("--set", "name=tiny", "--set", "grid.shape=[16,16,16]", "--set", "grid.spacing_mm=20",
-        "--set", "config.spacing_mm=25", "--set", "config.iterations=3")  # fmt: skip
+        "--set", "config.spacing_mm=25", "--set", "config.iterations=1")  # fmt: skip
 
 
 @dataclass(frozen=True)

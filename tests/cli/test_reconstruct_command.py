@@ -122,9 +122,3 @@ def test_I6_views_of_the_command_line_stand_above_the_folders(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [image["view"] for image in report["inputs"]] == ["right_lateral", "pa"]
     assert "lateral.nii.gz" in next(line for line in done.out.splitlines() if line.startswith("right_lateral"))
-
-
-def test_D1_the_same_seed_gives_the_same_volume(cli: Cli, tiny: str, projected: Path, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        assert cli("reconstruct", projected, "-o", tmp_path / name, "--model", tiny).code == 0
-    assert (tmp_path / "a" / "ct.nii.gz").read_bytes() == (tmp_path / "b" / "ct.nii.gz").read_bytes()
