@@ -29,7 +29,7 @@ from voxray.models import LoadedModel, list_models, load_model
 from voxray.physics import Projector
 from voxray.physics.attenuation import add_photon_noise, hu_to_mu
 from voxray.physics.sampling import ray_march
-from voxray.recipes import load_recipe
+from voxray.recipes import Recipe, load_recipe
 from voxray.training import train_recipe
 
 __all__ = [
@@ -83,6 +83,7 @@ def reconstruct(
             radiograph = _read(xrays, views, geometry, options)
         with _timed(seconds, "load model"):
             loaded = load_model(model, chosen)
+        _check_body_part(radiograph, loaded.info.recipe)
         with _timed(seconds, "reconstruct"):
             seen = _as_fine_as(loaded.method.grid, radiograph)
             estimate = loaded.method.reconstruct(seen, rng=rng, samples=samples, outside=outside, progress=progress)
@@ -265,6 +266,14 @@ def _device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ResourceError(f"The device {name!r} is not supported; 'cpu', 'cuda' and 'auto' are.")
     return device
+
+
+def _check_body_part(radiograph: Radiograph, recipe: Recipe) -> None:
+    """Warn where the X-rays say that they show what the model was not made for."""
+    for part in dict.fromkeys(origin.body_part for origin in radiograph.origins):
+        if part and recipe.body_parts and part.upper() not in recipe.body_parts:
+            message = f"The X-ray shows {part} (BodyPartExamined), but the model {recipe.name!r} is for "
+            warnings.warn(message + f"{', '.join(recipe.body_parts)}: it draws that all the same.", VoxrayWarning, 3)
 
 
 @contextmanager

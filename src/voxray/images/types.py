@@ -22,7 +22,8 @@ class Origin:
 
     Attributes:
         path: the file (or folder) that was read.
-        sop_class_uid, sop_instance_uid, study_uid, patient_id, patient_name, study_date: DICOM tags, else "".
+        sop_class_uid, sop_instance_uid, study_uid, patient_id, patient_name, study_date, body_part: DICOM tags,
+            else "".
     """
 
     path: Path
@@ -32,6 +33,7 @@ class Origin:
     patient_id: str = ""
     patient_name: str = ""
     study_date: str = ""
+    body_part: str = ""
 
 
 @dataclass(frozen=True, eq=False)

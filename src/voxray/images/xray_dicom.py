@@ -40,6 +40,7 @@ _JPEG_FAMILY = (
 _ORIGIN_TAGS = {
     "sop_class_uid": "SOPClassUID", "sop_instance_uid": "SOPInstanceUID", "study_uid": "StudyInstanceUID",
     "patient_id": "PatientID", "patient_name": "PatientName", "study_date": "StudyDate",
+    "body_part": "BodyPartExamined",
 }  # fmt: skip
 
 

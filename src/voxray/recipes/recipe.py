@@ -42,6 +42,9 @@ class Recipe(_Strict):
     method: str
     config: dict[str, Any] = Field(default_factory=dict, description="see the method's Config")
     grid: GridRecipe = GridRecipe()
+    body_parts: tuple[str, ...] = Field(
+        default=(), strict=False, description="what it is for, as DICOM terms of BodyPartExamined; empty for anything"
+    )
     weights_sha256: str | None = Field(default=None, description="set when a model is saved; checked when it is loaded")
 
     def method_config(self) -> MethodConfig:

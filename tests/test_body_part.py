@@ -1,0 +1,29 @@
+"""What an X-ray says it shows is held against what the model is for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import voxray.api
+from voxray.errors import VoxrayWarning
+from voxray.geometry import ViewGeometry
+from voxray.images import Origin, Radiograph
+
+
+def _radiograph(body_part: str) -> Radiograph:
+    views = ViewGeometry.from_names(["pa"]).resized([(32, 32)])
+    image = torch.linspace(0, 3, 32).expand(32, 32)
+    return Radiograph((image,), views, origins=(Origin(Path("a.dcm"), body_part=body_part),))
+
+
+def test_I3_another_part_of_the_body_is_warned_about_and_reported() -> None:
+    radiograph = _radiograph("EXTREMITY")
+    with pytest.warns(VoxrayWarning, match="EXTREMITY"):
+        result = voxray.api.reconstruct(radiograph)
+    assert any("EXTREMITY" in warning for warning in result.report.warnings)
+
+
+@pytest.mark.parametrize("body_part", ["", "CHEST", "chest"])
+def test_I3_a_chest_or_nothing_said_is_not_warned_about(body_part: str) -> None:
+    assert voxray.api.reconstruct(_radiograph(body_part)).report.warnings == []
