@@ -2,11 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TESTS ?= tests
+# Processes of the tests; 0 for none but the first.
+WORKERS ?= 2
 
 .PHONY: help demo test test-slow lint bench
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '/^# make/s/^# //p' Makefile
 
 .venv/runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -22,11 +24,11 @@ demo: .venv/runtime
 	$(BIN)/voxray demo -o demo-out --overwrite
 
 test: .venv/dev
-	$(BIN)/pytest -n 2 $(TESTS)
+	$(BIN)/pytest -n $(WORKERS) $(TESTS)
 
 # All tests, the long ones and more examples of each property: some ten minutes or more.
 test-slow: .venv/dev
-	HYPOTHESIS_PROFILE=nightly $(BIN)/pytest -n 2 -m 'slow or not slow' $(TESTS)
+	HYPOTHESIS_PROFILE=nightly $(BIN)/pytest -n $(WORKERS) -m 'slow or not slow' $(TESTS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .
