@@ -9,6 +9,7 @@ from voxray.data.phantom import thorax_phantom
 from voxray.data.store import Case, CaseRecord, case_path, write_case, write_manifest
 from voxray.geometry import Setup, ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
+from voxray.methods import Method
 from voxray.physics import Projector
 from voxray.physics.attenuation import hu_to_mu
 from voxray.recipes import Recipe
@@ -60,3 +61,12 @@ def xrays_of(case: Case, views: ViewGeometry) -> Radiograph:
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+@cache
+def small_method(scans: int = 3, first: int = 0) -> Method:
+    """Return an atlas of the first phantoms."""
+    method = small_recipe(scans).build()
+    for stage in method.stages():
+        stage.fit([patient(seed) for seed in range(first, first + scans)], None)
+    return method

@@ -1,0 +1,183 @@
+"""Protocols, and models on the cases of a store."""
+
+import csv
+import dataclasses
+import math
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import SETUP, patient, small_method, small_recipe, write_store
+
+from voxray.api import evaluate
+from voxray.data.store import Store
+from voxray.errors import GeometryError, InputError, ModelError
+from voxray.evaluation.protocols import PHOTONS, make_xrays
+from voxray.evaluation.run import Evaluation, Row, evaluate_method
+from voxray.geometry import Setup, ViewGeometry, VolumeGrid
+from voxray.images import CTVolume
+from voxray.models import save_model
+from voxray.physics import Projector
+from voxray.physics.attenuation import hu_to_mu
+from voxray.physics.sampling import ray_march
+
+VIEWS = ViewGeometry.biplanar(setup=SETUP)
+TINY = Setup(1800.0, 1550.0, 25.6, (16, 16))
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model of eight phantoms, and a store of four others."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    save_model(small_method(8), small_recipe(8), folder / "model", "")
+    return folder / "model", write_store(folder / "store", {"train": [0], "val": [20, 21, 22, 23]})
+
+
+# ---------------------------------------------------------------- protocols
+
+
+def test_closed_xrays_are_the_projection_of_the_cube() -> None:
+    case = patient(20)
+    radiograph, outside = make_xrays(case, VIEWS, "closed", seed=0)
+    grid = VolumeGrid.centred(shape=(32, 32, 32), spacing_mm=10.0)
+    assert (outside, radiograph.kind, radiograph.views) == ("air", "line_integral", VIEWS)
+    for image, expected in zip(
+        radiograph.images, Projector(grid, VIEWS).forward(hu_to_mu(case.volume.hu)), strict=True
+    ):
+        assert torch.equal(image, expected)
+
+
+def test_clinical_xrays_show_the_whole_body_with_the_noise_of_the_photons() -> None:
+    """Var(log counts) = 1 / counts (delta method); with 4096 pixels a variance is known to sqrt(2 / 4096) = 2.2 %."""
+    case = patient(20)
+    radiograph, outside = make_xrays(case, VIEWS, "clinical", seed=0)
+    grid = VolumeGrid.centred(case.scan.grid.centre_mm - case.isocentre_mm, case.scan.grid.shape, 10.0)
+    assert outside == "body"
+    for image, clean in zip(radiograph.images, ray_march(hu_to_mu(case.scan.hu), grid, VIEWS), strict=True):
+        normal = (image - clean) * (PHOTONS * torch.exp(-clean)).sqrt()
+        assert normal.square().mean() == pytest.approx(1, abs=5 * 0.022)
+        assert normal.mean() == pytest.approx(0, abs=5 / 64)
+
+
+def test_D2_noise_depends_on_seed_and_case_alone() -> None:
+    def noise_of(case: int, seed: int) -> torch.Tensor:
+        return make_xrays(patient(case), VIEWS, "clinical", seed)[0].images[0]
+
+    first = noise_of(20, 0)
+    noise_of(21, 0)
+    assert torch.equal(noise_of(20, 0), first)
+    assert not torch.equal(noise_of(20, 1), first)
+    twin = dataclasses.replace(patient(20), record=dataclasses.replace(patient(20).record, id="other"))
+    assert not torch.equal(make_xrays(twin, VIEWS, "clinical", 0)[0].images[0], first)
+
+
+def test_the_place_of_the_isocentre_does_not_matter() -> None:
+    case, shift = patient(20), (64.0, 0.0, -32.0)
+    record = dataclasses.replace(case.record, isocentre_mm=tuple(case.isocentre_mm + shift))
+    moved = dataclasses.replace(case, record=record, **{
+        name: CTVolume(volume.hu, VolumeGrid.centred(volume.grid.centre_mm + shift, volume.grid.shape, 10.0))
+        for name, volume in (("volume", case.volume), ("scan", case.scan))
+    })  # fmt: skip
+    for protocol in ("closed", "clinical"):
+        one, other = (make_xrays(c, VIEWS, protocol, 0)[0] for c in (case, moved))  # type: ignore[arg-type]
+        assert torch.equal(one.images[0], other.images[0])
+
+
+# ---------------------------------------------------------------- scores
+
+
+def test_more_views_tell_more_and_each_beats_the_plain_mean(places: tuple[Path, Path]) -> None:
+    model, store = places
+    scores = []
+    for views in (1, 2, 4):
+        lines = evaluate(model, store, protocols=["closed"], views=views, setup=SETUP).summary()
+        table = {line.model: line for line in lines}
+        scores.append(table["model"].means["psnr3d"])
+        assert table["model"].cases == 4
+        assert table["model"].means["psnr3d"] > table["mean"].means["psnr3d"] + 1
+        assert table["model"].means["mae_hu"] < table["mean"].means["mae_hu"]
+        assert table["model"].means["residual"] < 0.5 * table["mean"].means["residual"]
+    assert scores == sorted(scores)
+    assert scores[2] > scores[0] + 1
+
+
+def test_clinical_xrays_tell_more_than_the_plain_mean(places: tuple[Path, Path]) -> None:
+    lines = evaluate(*places, protocols=["clinical"], setup=SETUP).summary()
+    assert [line.model for line in lines] == ["model", "mean"]
+    assert lines[0].means["psnr3d"] > lines[1].means["psnr3d"] + 1
+
+
+def test_D2_a_case_scores_the_same_alone_and_among_others(places: tuple[Path, Path]) -> None:
+    store, method = Store.open(places[1]), small_method(8)
+    rows = {}
+    for cases in (["phantom20", "phantom21"], ["phantom21", "phantom20"], ["phantom20"]):
+        calls: list[tuple[int, int]] = []
+        found = evaluate_method(
+            method, "m", store, cases, ViewGeometry.biplanar(setup=TINY), ("closed", "clinical"),
+            progress=lambda *at, calls=calls: calls.append(at),
+        )  # fmt: skip
+        assert calls == [(i + 1, 2 * len(cases)) for i in range(2 * len(cases))]
+        assert [row.case for row in found.rows] == [name for name in cases for _ in range(4)]
+        mine = [row for row in found.rows if row.case == "phantom20"]
+        assert rows.setdefault("phantom20", mine) == mine
+    assert [(row.protocol, row.model) for row in rows["phantom20"]] == [
+        ("closed", "m"), ("closed", "mean"), ("clinical", "m"), ("clinical", "mean")
+    ]  # fmt: skip
+
+
+def test_rows_become_a_summary_and_a_table(tmp_path: Path) -> None:
+    rows = [
+        Row("a", "closed", "m", 20.0, 0.5, 100.0, 0.1), Row("b", "closed", "m", 23.0, 0.7, 90.0, 0.2),
+        Row("a", "clinical", "m", math.inf, 0.5, 100.0, 0.1),
+    ]  # fmt: skip
+    lines = Evaluation(tuple(rows)).summary()
+    assert [(line.protocol, line.model, line.cases) for line in lines] == [("closed", "m", 2), ("clinical", "m", 1)]
+    assert lines[0].means == pytest.approx({"psnr3d": 21.5, "ssim": 0.6, "mae_hu": 95.0, "residual": 0.15})
+    assert lines[0].stds["psnr3d"] == pytest.approx(statistics.stdev([20, 23]))
+    assert lines[1].stds["ssim"] == 0
+    path = tmp_path / "rows.csv"
+    Evaluation(tuple(rows)).write_csv(path)
+    with path.open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert table[1] == {"case": "b", "protocol": "closed", "model": "m", "psnr3d": "23.0", "ssim": "0.7",
+                        "mae_hu": "90.0", "residual": "0.2"}  # fmt: skip
+    with pytest.raises(InputError, match="exists already"):
+        Evaluation(()).write_csv(path)
+    Evaluation(()).write_csv(path, overwrite=True)
+    assert path.read_text() == "case,protocol,model,psnr3d,ssim,mae_hu,residual\n"
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"split": "test"}, InputError, "no split 'test'; it has train, val"),
+        ({"protocols": ["open"]}, InputError, "no protocol 'open'; the protocols are closed, clinical"),
+        ({"views": ["pa", "top"]}, GeometryError, "top"),
+        ({"views": 0}, GeometryError, "At least one view"),
+        ({"setup": "knee"}, GeometryError, "no preset 'knee'"),
+        ({"seed": -1}, InputError, "A seed is"),
+        ({"model": "nobody"}, ModelError, "There is no model 'nobody'"),
+        ({"store": "."}, InputError, "is no store"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said(
+    places: tuple[Path, Path], arguments: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        evaluate(**({"model": places[0], "store": places[1]} | arguments))  # type: ignore[arg-type]
+
+
+def test_a_store_on_another_grid_is_refused(places: tuple[Path, Path]) -> None:
+    recipe = small_recipe(2).model_copy(update={"grid": small_recipe(2).grid.model_copy(update={"spacing_mm": 9.0})})
+    with pytest.raises(InputError, match=r"phantom20' is on a grid of .*10.* but the model works on .*9\.0"):
+        evaluate_method(recipe.build(), "m", Store.open(places[1]), ["phantom20"], VIEWS, ["closed"])
+
+
+def test_an_empty_store_is_refused(places: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "cases").mkdir()
+    with pytest.raises(InputError, match="has no cases"):
+        evaluate(places[0], tmp_path, split=None)
