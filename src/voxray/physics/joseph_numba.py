@@ -12,6 +12,7 @@ branches; only the few planes at its edge need checks. Indices are unsigned, whi
 ones.
 """
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -28,6 +29,17 @@ FASTMATH = {"contract", "nnan", "ninf", "nsz"}
 
 # Samples that are worth a thread, a millisecond or so. On a busy machine, threads wait for one another much longer.
 SAMPLES_A_THREAD = 1 << 20
+
+
+def _find_cache() -> None:
+    """Cache compiled code in a temporary folder where neither voxray's nor the user's folder can be written to."""
+    try:
+        numba.njit(cache=True)(_find_cache)
+    except RuntimeError:
+        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="voxray-numba-")
+
+
+_find_cache()  # at import, since the decorators below look for the cache then
 
 
 @contextmanager

@@ -1,0 +1,23 @@
+"""The compiled projector where nothing can be written to but the temporary folder."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+_SCRIPT = """
+import numba.core.caching as caching
+caching.CacheImpl._locator_classes = [caching.UserProvidedCacheLocator]  # as in a container that is read-only
+import torch
+from voxray.geometry import ViewGeometry, VolumeGrid
+from voxray.physics import Projector
+views = ViewGeometry.biplanar().resized([(8, 8)] * 2)
+(pa, lateral) = Projector(VolumeGrid.centred(shape=(8, 8, 8), spacing_mm=20), views).forward(torch.ones(8, 8, 8))
+assert float(pa.max()) > 0
+"""
+
+
+def test_T1_projector_runs_where_no_folder_can_be_written_to(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | {"TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", _SCRIPT], check=True, env=environment)
+    assert list(tmp_path.glob("voxray-numba-*"))
