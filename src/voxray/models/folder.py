@@ -122,9 +122,13 @@ def _folders() -> list[Path]:
 
 
 def _find(model: str | Path) -> Path:
-    if (Path(model) / RECIPE).is_file():
-        return Path(model)
     folders = _folders()
+    if (Path(model) / RECIPE).is_file():
+        if any(folder.name == str(model) for folder in folders):
+            warnings.warn(
+                f"The model is the folder '{model}' here, not the one of that name that voxray knows.", VoxrayWarning, 3
+            )
+        return Path(model)
     for folder in folders:
         if folder.name == str(model):
             return folder
