@@ -49,7 +49,7 @@ def write_store(folder: Path, splits: dict[str, list[int]]) -> Path:
 
 def small_recipe(scans: int, **config: object) -> Recipe:
     """Return an atlas of 32^3 voxels."""
-    settings = {"scans": scans, "support_mm": 400.0, "spacing_mm": 10.0} | config
+    settings = {"scans": scans, "support_mm": 400.0, "spacing_mm": 20.0} | config
     return Recipe(name="small", method="atlas", grid={"shape": SHAPE, "spacing_mm": SPACING_MM}, config=settings)
 
 
