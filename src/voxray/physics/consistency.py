@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 import torch
@@ -83,7 +84,8 @@ def make_consistent(
     grid of the variations, and K c the change that coefficients c stand for: the posterior mean of a linear Gaussian
     model (Tarantola, "Inverse Problem Theory", SIAM 2005, eq. 3.37). Conjugate gradients on the damped least squares
     (CGLS: Hestenes and Stiefel 1952; Paige and Saunders 1982): the residual never rises (|c| never falls and the
-    objective never rises), and the solver stops when the residual is down to the noise. It never looks at a truth.
+    objective never rises), and the solver stops when the residual is down to the noise; the last step is cut short
+    there, so that the result follows the X-rays without a jump. It never looks at a truth.
     What would become negative is cut off at the end.
 
     X-rays are binned to pixels of about the voxel size of the variations; finer pixels carry nothing that these
@@ -162,7 +164,8 @@ def _solve(
         if history[-1] <= goal or norm == 0.0:
             break
         image = explain(direction)
-        step = norm / (_dot(image, image) + _dot(direction, direction))
+        best = norm / (_dot(image, image) + _dot(direction, direction))
+        step = min(best, _step_down_to(goal**2 * pixels, residual, image))
         found = _less(found, direction, -step)
         residual = _less(residual, image, step)
         gradient = _less(blame(residual), found, 1.0)
@@ -171,7 +174,15 @@ def _solve(
         history.append((_dot(residual, residual) / pixels) ** 0.5)
         if progress is not None:
             progress(iteration + 1, iterations)
+        if step < best:
+            break
     return [a + b for a, b in zip(start, found, strict=True)], history
+
+
+def _step_down_to(goal: float, residual: Images, image: Images) -> float:
+    """Return the least t at which |residual - t image|^2 is down to `goal`; infinity if there is none."""
+    a, b, c = _dot(image, image), _dot(residual, image), _dot(residual, residual) - goal
+    return (b - (b * b - a * c) ** 0.5) / a if a > 0 and b * b >= a * c else inf
 
 
 def inside(coarse: VolumeGrid, grid: VolumeGrid) -> Tensor:
