@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from voxray.cli.patients import Patient, find_patients
-from voxray.errors import InputError
+from voxray.errors import InputError, VoxrayWarning
 
 Cli = Callable[..., object]
 
@@ -184,3 +184,11 @@ def test_I13_a_csv_that_is_wrong_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(InputError):
         find_patients([tmp_path / "p.csv"])
+
+
+def test_I12_folders_without_xrays_are_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / "pa.png").touch()
+    with pytest.warns(VoxrayWarning, match="Left out.*: b"):
+        assert [patient.id for patient in find_patients([tmp_path])] == ["a"]

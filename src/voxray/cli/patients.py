@@ -1,12 +1,13 @@
 """Which patients a command line names: X-ray files of one, a folder, or a CSV."""
 
 import csv
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from voxray.cli.arguments import read_geometry
-from voxray.errors import InputError
+from voxray.errors import InputError, VoxrayWarning
 from voxray.images.reading import check_file, reading
 
 GEOMETRY_FILE = "geometry.json"
@@ -61,13 +62,15 @@ def _patients_in_folder(folder: Path) -> list[Patient]:
     with reading(folder):
         entries = sorted(folder.iterdir())
     direct = _patient("", folder, entries)
-    patients = []
+    patients, empty = [], []
     for entry in entries:
         if entry.is_dir() and not entry.name.startswith("."):
             with reading(entry):
                 patient = _patient(entry.name, entry, sorted(entry.iterdir()))
             if patient is not None:
                 patients.append(patient)
+            else:
+                empty.append(entry.name)
     if direct is not None and patients:
         raise InputError(
             f"{str(folder)!r} holds X-ray files as well as folders of X-ray files ({patients[0].id!r}): give the "
@@ -76,6 +79,8 @@ def _patients_in_folder(folder: Path) -> list[Patient]:
     found = [direct] if direct is not None else patients
     if not found:
         raise InputError(f"{str(folder)!r} holds no X-ray files ({', '.join(_SUFFIXES)}).")
+    if patients and empty:
+        warnings.warn(f"Left out, since no X-ray files are in them: {', '.join(empty)}.", VoxrayWarning, 2)
     return found
 
 

@@ -76,7 +76,7 @@ def project(
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make X-rays from a CT: line integrals as NIfTI, one file a view, with their geometry."""
+    """Make X-rays from a CT, couch and all: line integrals as NIfTI, one file a view, with their geometry."""
     from voxray.api import project as run
     from voxray.images.write_radiograph import write_radiograph
 
