@@ -242,12 +242,40 @@ def test_I12_results_are_written_in_every_format_and_never_over_others(
     assert all(path.stat().st_mtime_ns > before[path] for path in out.iterdir())
 
 
+def test_I12_nothing_of_a_former_result_is_left_under_a_new_report(
+    model: Path, xrays: Radiograph, tmp_path: Path
+) -> None:
+    voxray.reconstruct(xrays, model=model, samples=2).save(tmp_path / "out", formats=("nifti", "mha", "dicom"))
+    others = ("ct.txt", "sample_of_blood.nrrd", "ct.nii")
+    for name in others:
+        (tmp_path / "out" / name).write_text("not of voxray")
+    result = voxray.reconstruct(xrays, model=model)
+    result.save(tmp_path / "out", formats=("nrrd",), overwrite=True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*others, "ct.nrrd", "preview.png", "report.json"}
+    (tmp_path / "out" / "preview.png").unlink()
+    (tmp_path / "out" / "report.json").unlink()
+    with pytest.raises(InputError, match=r"ct\.nrrd' exists already"):
+        result.save(tmp_path / "out", formats=("nifti",))
+
+
+def test_I12_nothing_of_former_xrays_is_left_beside_new_ones(xrays: Radiograph, tmp_path: Path) -> None:
+    out = tmp_path / "x"
+    write_radiograph(xrays, out)
+    (out / "notes.nii.gz").write_text("not of voxray")
+    pa = Radiograph(xrays.images[:1], VIEWS.subset([0]))
+    write_radiograph(pa, out, overwrite=True)
+    assert {path.name for path in out.iterdir()} == {"pa.nii.gz", "notes.nii.gz", "preview.png", "geometry.json"}
+    (out / "geometry.json").write_text((out / "geometry.json").read_text().replace('"pa"', '"../far"'))
+    (tmp_path / "far.nii.gz").write_text("not of voxray")
+    write_radiograph(pa, out, overwrite=True)
+    assert (tmp_path / "far.nii.gz").exists(), "a name from a file leads nowhere else"
+
+
 def test_O1_a_stop_in_the_middle_leaves_no_half_file_and_no_report(
     model: Path, xrays: Radiograph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result, out = voxray.reconstruct(xrays, model=model), tmp_path / "out"
     result.save(out)
-    old = (out / "preview.png").read_bytes()
 
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -255,8 +283,7 @@ def test_O1_a_stop_in_the_middle_leaves_no_half_file_and_no_report(
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", stop)
     with pytest.raises(KeyboardInterrupt):
         result.save(out, overwrite=True)
-    assert sorted(path.name for path in out.iterdir()) == ["ct.nii.gz", "preview.png"], "a report would vouch for both"
-    assert (out / "preview.png").read_bytes() == old
+    assert sorted(path.name for path in out.iterdir()) == ["ct.nii.gz"], "nothing of the former run"
     read_ct(out / "ct.nii.gz")
     with pytest.raises(KeyboardInterrupt):
         result.save(tmp_path / "new")
@@ -335,7 +362,7 @@ def test_bad_files_are_said(model: Path, xrays: Radiograph, tmp_path: Path) -> N
     files = write_radiograph(xrays, tmp_path / "x")[:2]
     for name, content in (("a.json", "{"), ("b.json", "[]"), ("c.json", '{"views": {}}'), ("d.json", "")):
         (tmp_path / name).write_text(content)
-        with pytest.raises(InputError):
+        with pytest.raises(InputError, match=name):
             voxray.reconstruct(files, model=model, geometry=tmp_path / name)
     with pytest.raises(InputError, match="There is no file"):
         voxray.reconstruct(files, model=model, geometry=tmp_path / "none.json")

@@ -19,8 +19,8 @@ from voxray.evaluation.run import Evaluation, evaluate_method
 from voxray.geometry import Setup, ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.images.read_ct import read_ct
+from voxray.images.read_geometry import read_geometry
 from voxray.images.read_xray import read_radiograph
-from voxray.images.reading import check_file, reading
 from voxray.images.report import Grid, Model, Report, describe_inputs, hide_names, measure_residuals, peak_memory_mb
 from voxray.images.xray import ReadOptions
 from voxray.methods import Reconstruction
@@ -229,10 +229,7 @@ def _read(
     if isinstance(xrays, (str, Path)):
         xrays = [xrays]
     if isinstance(geometry, (str, Path)):
-        path = Path(geometry)
-        check_file(path)
-        with reading(path):
-            geometry = ViewGeometry.from_json(path.read_text(encoding="utf-8"))
+        geometry = read_geometry(Path(geometry))
     return read_radiograph([Path(file) for file in xrays], views=views, geometry=geometry, options=options)
 
 

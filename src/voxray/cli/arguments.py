@@ -143,22 +143,10 @@ def views_or_count(text: str) -> tuple[str, ...] | int:
 
 
 def read_geometry(path: Path) -> "ViewGeometry":
-    """Read a geometry file.
+    """Read a geometry file (`images.read_geometry`, which loads torch: not for --help)."""
+    from voxray.images import read_geometry as file
 
-    Raises:
-        InputError: if it cannot be read, or is none; the message names the file.
-    """
-    from voxray.errors import GeometryError
-    from voxray.geometry import ViewGeometry
-    from voxray.images.reading import check_file, reading
-
-    check_file(path)
-    with reading(path):
-        text = path.read_bytes()
-    try:
-        return ViewGeometry.from_json(text)
-    except GeometryError as error:
-        raise GeometryError(f"{str(path)!r}: {error}") from error
+    return file.read_geometry(path)
 
 
 def check_output(path: Path, overwrite: bool, kind: Literal["folder", "file"] = "folder") -> None:

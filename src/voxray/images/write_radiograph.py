@@ -1,6 +1,7 @@
 """Write X-rays as files that `voxray reconstruct` reads: line integrals, their geometry, and a picture."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from voxray.errors import InputError, ResourceError
 from voxray.images.atomic import atomic_path, refuse_existing, write_text_atomic
 from voxray.images.disclaimer import SYNTHETIC, made_by
 from voxray.images.preview import letters
+from voxray.images.read_geometry import read_geometry
 from voxray.images.types import Radiograph
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
@@ -23,12 +25,14 @@ def write_radiograph(radiograph: Radiograph, folder: Path, *, overwrite: bool = 
     An image is float32 with the array [1, row, column] and the size of its pixels; direction and origin say nothing,
     the pose stands in geometry.json (`ViewGeometry.to_json`).
 
+    With `overwrite`, the X-rays that an old geometry.json names are removed, after the geometry itself.
+
     Returns:
         The files.
 
     Raises:
         InputError: if the X-rays are not line integrals, the name of a view is none for a file, or the folder is not
-            empty (unless `overwrite`) or cannot be made.
+            empty (unless `overwrite`), cannot be made, or holds a geometry.json that is none.
         ResourceError: if the disk is full.
     """
     if radiograph.kind != "line_integral":
@@ -41,6 +45,7 @@ def write_radiograph(radiograph: Radiograph, folder: Path, *, overwrite: bool = 
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"'{folder}' cannot be made: {error.strerror}. Choose another folder.") from error
+    _remove_former(folder, radiograph.views.names)
     images = [folder / f"{name}.nii.gz" for name in radiograph.views.names]
     for view, path in enumerate(images):
         _write_image(radiograph, view, path)
@@ -50,6 +55,19 @@ def write_radiograph(radiograph: Radiograph, folder: Path, *, overwrite: bool = 
         _figure(radiograph).savefig(temporary, format="png", dpi=100, metadata=metadata)
     write_text_atomic(geometry, radiograph.views.to_json() + "\n")
     return [*images, preview, geometry]
+
+
+def _remove_former(folder: Path, names: Sequence[str]) -> None:
+    """Remove an old geometry, which would vouch for a mixture, and its X-rays but for the views `names`."""
+    geometry = folder / "geometry.json"
+    if not geometry.is_file():
+        return
+    former = [name for name in read_geometry(geometry).names if _FILE_NAME.fullmatch(name) and name not in names]
+    try:
+        for path in (geometry, *(folder / f"{name}.nii.gz" for name in former)):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be removed: {error.strerror}. Choose another folder.") from error
 
 
 def _write_image(radiograph: Radiograph, view: int, path: Path) -> None:

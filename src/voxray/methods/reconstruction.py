@@ -1,6 +1,8 @@
 """The result of a reconstruction, and how it is written."""
 
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,10 @@ from voxray.images.write_dicom import write_dicom_series
 from voxray.images.write_volume import write_volume
 
 FORMATS = {"nifti": ".nii.gz", "nrrd": ".nrrd", "mha": ".mha"}
+
+# Everything that `save` ever writes but the report, in the folder and in dicom/.
+_WRITTEN = re.compile(rf"preview\.png|(ct|std|sample_\d+)({'|'.join(map(re.escape, FORMATS.values()))})")
+_SLICE = re.compile(r"synthetic_\d{4,}\.dcm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +57,7 @@ class Reconstruction:
         Args:
             folder: made if it is missing.
             formats: of `nifti` (ct.nii.gz), `nrrd` (ct.nrrd), `mha` (ct.mha) and `dicom` (the series dicom/).
-            overwrite: replace files of a former run.
+            overwrite: replace a former run; whatever it wrote is removed first, so that no two results are mixed.
             keep_phi: copy patient name and ID into the DICOM series.
             truth: the true CT, to be shown in the preview beside the result.
 
@@ -71,11 +77,16 @@ class Reconstruction:
             volumes.append(("std", self.std))
         files = {folder / (name + FORMATS[f]): volume for f in formats if f != "dicom" for name, volume in volumes}
         preview, report, series = folder / "preview.png", folder / "report.json", folder / "dicom"
-        for path in (*files, preview, report, *([series] if "dicom" in formats else [])):
+        former = _former(folder)
+        for path in (*files, *former, preview, report, *([series] if "dicom" in formats else [])):
             refuse_existing(path, overwrite)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             report.unlink(missing_ok=True)  # a former run's would vouch for a mixture, if this one is stopped
+            for path in former:
+                path.unlink()
+            with suppress(OSError):  # holds something else, or was not there
+                series.rmdir()
         except OSError as error:
             raise InputError(
                 f"'{folder}' cannot be written to: {error.strerror}. Choose a folder that you may write to."
@@ -93,3 +104,14 @@ class Reconstruction:
         )  # fmt: skip
         self.report.write(report, overwrite=overwrite)
         return [*written, preview, report]
+
+
+def _former(folder: Path) -> list[Path]:
+    """List the files of a former run, but for its report."""
+    return [
+        path
+        for place, names in ((folder, _WRITTEN), (folder / "dicom", _SLICE))
+        if place.is_dir()
+        for path in sorted(place.iterdir())
+        if names.fullmatch(path.name) and (path.is_symlink() or path.is_file())
+    ]
