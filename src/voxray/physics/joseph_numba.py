@@ -19,6 +19,7 @@ from contextlib import contextmanager
 import numba
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from voxray.physics.sampling import TIE
 
@@ -45,12 +46,14 @@ _find_cache()  # at import, since the decorators below look for the cache then
 @contextmanager
 def threads_for(samples: int) -> Iterator[None]:
     """Let numba use no more threads than a number of samples is worth; the result does not depend on it."""
+    others = torch.get_num_threads()  # one OpenMP serves both: what numba sets, torch would keep
     before = numba.get_num_threads()
     numba.set_num_threads(min(before, 1 + samples // SAMPLES_A_THREAD))
     try:
         yield
     finally:
         numba.set_num_threads(before)
+        torch.set_num_threads(others)
 
 
 def project(volume: Array, rays: Sequence[Array], spacing: Array, images: Sequence[Array]) -> None:

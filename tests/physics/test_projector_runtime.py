@@ -1,9 +1,14 @@
-"""The compiled projector where nothing can be written to but the temporary folder."""
+"""The compiled projector in its surroundings: where nothing can be written, and beside torch."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
+
+from voxray.geometry import ViewGeometry, VolumeGrid
+from voxray.physics import Projector
 
 _SCRIPT = """
 import numba.core.caching as caching
@@ -21,3 +26,15 @@ def test_T1_projector_runs_where_no_folder_can_be_written_to(tmp_path: Path) -> 
     environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | {"TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", _SCRIPT], check=True, env=environment)
     assert list(tmp_path.glob("voxray-numba-*"))
+
+
+def test_D3_projecting_leaves_the_threads_of_torch_alone() -> None:
+    before = torch.get_num_threads()
+    views = ViewGeometry.biplanar()
+    projector = Projector(VolumeGrid.centred(shape=(64, 64, 64), spacing_mm=5), views)
+    try:
+        torch.set_num_threads(1)
+        projector.adjoint(projector.forward(torch.ones(64, 64, 64)))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
