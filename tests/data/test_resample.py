@@ -76,3 +76,14 @@ def test_x2ct_gives_a_cube_of_320_mm_with_air_around_the_scan() -> None:
     assert (cube.hu[0] == -1024).all()
     inner = slice(8, 24)
     assert torch.allclose(cube.hu[inner, inner, inner], ramp(cube.grid).hu[inner, inner, inner], atol=1)
+
+
+def test_I8_the_x2ct_cube_of_an_oblique_scan_is_upright() -> None:
+    affine = np.array(VolumeGrid.centred(shape=(20, 20, 20), spacing_mm=20.0).affine)
+    angle = np.deg2rad(10)
+    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    affine[:3] = turn @ affine[:3]
+    cube = x2ct_cube(ramp(VolumeGrid((20, 20, 20), affine)), (16, 16, 16))
+    assert cube.grid.is_close(VolumeGrid.centred(cube.grid.centre_mm, (16, 16, 16), 20.0))
+    inner = (slice(2, -2),) * 3
+    assert torch.allclose(cube.hu[inner], ramp(cube.grid).hu[inner], atol=1.5)

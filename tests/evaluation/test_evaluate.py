@@ -6,12 +6,14 @@ import math
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from small_models import SETUP, patient, small_method, small_recipe, write_store
 
 from voxray.api import evaluate
-from voxray.data.store import Store
+from voxray.data.resample import resample
+from voxray.data.store import Case, Store
 from voxray.errors import GeometryError, InputError, ModelError
 from voxray.evaluation.protocols import PHOTONS, make_xrays
 from voxray.evaluation.run import Evaluation, Row, evaluate_method
@@ -82,6 +84,34 @@ def test_the_place_of_the_isocentre_does_not_matter() -> None:
     for protocol in ("closed", "clinical"):
         one, other = (make_xrays(c, VIEWS, protocol, 0)[0] for c in (case, moved))  # type: ignore[arg-type]
         assert torch.equal(one.images[0], other.images[0])
+
+
+def test_I8_an_oblique_scan_is_seen_where_it_is() -> None:
+    """The ball stands off the scan's middle, and that off the isocentre: about any of them a turn would move it."""
+    angle, isocentre, place = np.deg2rad(10), np.array([0.0, 0.0, -40.0]), np.array([0.0, 40.0, 40.0])
+    affine = np.array(VolumeGrid.centred(shape=(96, 96, 96), spacing_mm=4.0).affine)
+    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    affine[:3] = turn @ affine[:3]
+    grid = VolumeGrid((96, 96, 96), affine).shifted((0, 0, 60))
+    k, j, i = np.indices(grid.shape)
+    distance = np.linalg.norm(grid.index_to_mm(np.stack([i, j, k], -1)) - (isocentre + place), axis=-1)
+    scan = CTVolume(torch.from_numpy(np.where(distance < 20, 1000.0, -1024.0)).float(), grid)
+    cube = resample(scan, VolumeGrid.centred(isocentre, (64, 64, 64), 4.0))
+    record = dataclasses.replace(patient(20).record, isocentre_mm=tuple(isocentre.tolist()))
+    rows, columns = np.indices(SETUP.shape)
+    for protocol in ("closed", "clinical"):
+        images = make_xrays(Case(record, cube, scan), VIEWS, protocol, 0)[0].images  # type: ignore[arg-type]
+        for view, image in enumerate(images):
+            weight = np.where(image > 0.3, image, 0.0)
+            seen = np.array([(rows * weight).sum(), (columns * weight).sum()]) / weight.sum()
+            assert seen == pytest.approx(np.asarray(VIEWS.project_mm(place, view)), abs=0.3), protocol
+    atlas = small_recipe(2).build()
+    for stage in atlas.stages():
+        stage.fit([Case(record, resample(scan, VolumeGrid.centred(isocentre, (32, 32, 32), 10.0)), scan)] * 2, None)
+    weight = atlas.get_buffer("around").numpy()
+    index = [(np.indices(weight.shape)[axis] * weight).sum() / weight.sum() for axis in (2, 1, 0)]
+    support = VolumeGrid.centred(shape=weight.shape, spacing_mm=20.0)
+    assert support.index_to_mm(index) == pytest.approx(place, abs=2)
 
 
 # ---------------------------------------------------------------- scores

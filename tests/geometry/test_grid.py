@@ -91,6 +91,13 @@ def test_resized_fills_the_same_box(grid: VolumeGrid, shape: tuple[int, int, int
     assert other.resized(grid.shape).is_close(grid, 1e-9)
 
 
+@given(volume_grids(), st.tuples(*[st.floats(-900, 900)] * 3))
+def test_I8_shifted_moves_every_corner_alike(grid: VolumeGrid, offset: tuple[float, float, float]) -> None:
+    other = grid.shifted(offset)
+    assert other.shape == grid.shape
+    np.testing.assert_allclose(other.corners_mm(), grid.corners_mm() + offset, atol=1e-9)
+
+
 def test_is_close_sees_a_shift_of_a_hundredth_of_a_millimetre() -> None:
     grid = VolumeGrid.centred()
     assert grid.is_close(VolumeGrid.centred((1e-4, 0, 0)))

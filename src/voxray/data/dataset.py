@@ -17,7 +17,6 @@ from voxray.data.store import Store
 from voxray.errors import GeometryError, InputError
 from voxray.geometry import Setup, ViewGeometry, VolumeGrid
 from voxray.geometry._frozen import FloatArray
-from voxray.images import CTVolume
 from voxray.physics.attenuation import add_photon_noise, hu_to_mu
 from voxray.physics.projector import Projector
 
@@ -152,7 +151,7 @@ class XrayDataset(_Samples):
     def __getitem__(self, index: int) -> TrainingSample:
         rng = self._rng(index)
         case = self.store.load(self.ids[index])
-        grid = about_origin(case.volume, case.isocentre_mm)
+        grid = case.volume.grid.shifted(-case.isocentre_mm)
         views = self._draw_views(rng)
         deformation = Deformation.none()
         if self.augment is not None:
@@ -236,11 +235,6 @@ def _one_thread(_: int) -> None:
     import numba
 
     numba.set_num_threads(1)
-
-
-def about_origin(volume: CTVolume, centre_mm: FloatArray) -> VolumeGrid:
-    """Return the volume's grid in coordinates about `centre_mm`, without its small turn, if it has one."""
-    return VolumeGrid.centred(volume.grid.centre_mm - centre_mm, volume.grid.shape, volume.grid.spacing_mm.tolist())
 
 
 def extended(

@@ -1,4 +1,4 @@
-"""Turning a volume upright and resampling it, through SimpleITK."""
+"""Ordering the axes of a volume and resampling it, through SimpleITK."""
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
@@ -17,7 +17,10 @@ SMOOTHING = 0.45
 
 
 def upright(volume: CTVolume) -> CTVolume:
-    """Return the volume with its array axes flipped and swapped so that they run most nearly along LPS (z, y, x)."""
+    """Return the volume with its array axes flipped and swapped so that they run most nearly along LPS (z, y, x).
+
+    No voxel is interpolated, so an oblique scan stays oblique.
+    """
     if np.argmax(volume.grid.direction, axis=0).tolist() == [0, 1, 2] and volume.grid.direction.diagonal().min() > 0.8:
         return volume
     return _from_sitk(sitk.DICOMOrient(_to_sitk(volume), "LPS"), volume)

@@ -5,7 +5,6 @@ from typing import Literal, get_args
 
 import torch
 
-from voxray.data.dataset import about_origin
 from voxray.data.store import Case
 from voxray.errors import InputError
 from voxray.geometry import ViewGeometry
@@ -44,9 +43,9 @@ def make_xrays(case: Case, views: ViewGeometry, protocol: Protocol, seed: int) -
         seed: of the noise; each case has noise of its own.
     """
     if protocol == "closed":
-        grid = about_origin(case.volume, case.isocentre_mm)
+        grid = case.volume.grid.shifted(-case.isocentre_mm)
         return Radiograph(tuple(Projector(grid, views).forward(hu_to_mu(case.volume.hu))), views), "air"
-    grid = about_origin(case.scan, case.isocentre_mm)
+    grid = case.scan.grid.shifted(-case.isocentre_mm)
     digest = hashlib.sha256(f"{seed} {case.id}".encode()).digest()
     rng = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     images = ray_march(hu_to_mu(case.scan.hu), grid, views, step_voxels=0.5)

@@ -123,6 +123,12 @@ class VolumeGrid:
         affine[:3, 3] = self.index_to_mm(ratio / 2 - 0.5)
         return VolumeGrid(shape, affine)
 
+    def shifted(self, offset_mm: Sequence[float] | FloatArray) -> "VolumeGrid":
+        """Return the same grid, `offset_mm` (x, y, z) further on; its axes keep their directions."""
+        affine = np.array(self.affine)
+        affine[:3, 3] += np.asarray(offset_mm, dtype=np.float64)
+        return VolumeGrid(self.shape, affine)
+
     def is_close(self, other: "VolumeGrid", tolerance_mm: float = 1e-3) -> bool:
         """Tell whether both grids have the same shape and the same corners, to `tolerance_mm`."""
         return self.shape == other.shape and bool(np.abs(self.corners_mm() - other.corners_mm()).max() <= tolerance_mm)

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from voxray.data.dataset import about_origin
 from voxray.data.resample import resample
 from voxray.data.store import Case
 from voxray.errors import InputError
@@ -82,7 +81,7 @@ class Atlas(Method):
             )
         self.mean.zero_()
         for i, case in enumerate(cases):
-            scan = CTVolume(case.scan.hu, about_origin(case.scan, case.isocentre_mm))
+            scan = CTVolume(case.scan.hu, case.scan.grid.shifted(-case.isocentre_mm))
             self.mean += _relative(case.volume.hu) / len(cases)
             self.deviations[i] = _relative(resample(scan, self.support).hu)
             if progress is not None:

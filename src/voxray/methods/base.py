@@ -9,7 +9,6 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from voxray.data.dataset import about_origin
 from voxray.data.store import Case
 from voxray.errors import InputError
 from voxray.geometry import VolumeGrid
@@ -97,7 +96,8 @@ class Method(nn.Module, ABC):
         """Reconstruct the CT of one examination.
 
         Args:
-            radiograph: X-rays of any kind, with their geometry, on the CPU; the work is done where the weights are.
+            radiograph: line integrals or display values (`api` turns counts into line integrals), with their geometry,
+                on the CPU; the work is done where the weights are.
             rng: of the CPU; all randomness comes from here.
             samples: more than one for `Estimate.samples` and `Estimate.std`.
             outside: whether the body goes on outside the volume, as in life, or there is air (X-rays projected from
@@ -123,7 +123,7 @@ def check_case(case: Case, grid: VolumeGrid) -> None:
     Raises:
         InputError: if it is on another one.
     """
-    own = about_origin(case.volume, case.isocentre_mm)
+    own = case.volume.grid.shifted(-case.isocentre_mm)
     if not own.is_close(grid, tolerance_mm=0.1):
         raise InputError(
             f"The case {case.id!r} is on a grid of {own.shape} voxels of {own.spacing_mm.round(3).tolist()} mm, but "
