@@ -383,9 +383,3 @@ def test_N11_no_number_that_is_not_finite_leaves(model: Path, value: float) -> N
         return
     assert torch.isfinite(result.volume.hu).all()
     assert json.loads(result.report.model_dump_json())["residuals"][0]["rms"] >= 0
-
-
-def test_N11_counts_without_a_photon_end_in_an_error(model: Path) -> None:
-    dark = Radiograph(tuple(torch.zeros(64, 64) for _ in range(2)), VIEWS, "counts")
-    with pytest.warns(VoxrayWarning, match="counts"), pytest.raises(NumericalError):
-        voxray.reconstruct(dark, model=model)

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -13,7 +14,7 @@ import torch
 from voxray.data.options import PrepareOptions
 from voxray.data.prepare import PrepareSummary, Progress, prepare
 from voxray.data.store import Store
-from voxray.errors import InputError, NumericalError, ResourceError, VoxrayWarning
+from voxray.errors import InputError, NotFiniteError, NumericalError, ResourceError, VoxrayWarning
 from voxray.evaluation.protocols import check_protocol
 from voxray.evaluation.run import Evaluation, evaluate_method
 from voxray.geometry import Setup, ViewGeometry, VolumeGrid
@@ -28,6 +29,7 @@ from voxray.methods.base import Outside
 from voxray.models import LoadedModel, list_models, load_model
 from voxray.physics import Projector
 from voxray.physics.attenuation import add_photon_noise, hu_to_mu
+from voxray.physics.display import counts_as_line_integrals
 from voxray.physics.sampling import ray_march
 from voxray.recipes import Recipe, load_recipe
 from voxray.training import train_recipe
@@ -85,8 +87,11 @@ def reconstruct(
             loaded = load_model(model, chosen)
         _check_body_part(radiograph, loaded.info.recipe)
         with _timed(seconds, "reconstruct"):
-            seen = _as_fine_as(loaded.method.grid, radiograph)
-            estimate = loaded.method.reconstruct(seen, rng=rng, samples=samples, outside=outside, progress=progress)
+            seen = _without_counts(_as_fine_as(loaded.method.grid, radiograph))
+            try:
+                estimate = loaded.method.reconstruct(seen, rng=rng, samples=samples, outside=outside, progress=progress)
+            except NotFiniteError as error:
+                raise NumericalError(f"The model {loaded.info.name!r} left the finite numbers. {error}") from error
     if not all(bool(torch.isfinite(image).all()) for image in estimate.reprojections):
         raise NumericalError("The re-projection of the result is not finite.")
     report = Report(
@@ -244,6 +249,13 @@ def _as_fine_as(grid: VolumeGrid, radiograph: Radiograph) -> Radiograph:
     """Bin X-rays to pixels of at most half a voxel at the isocentre: finer ones show nothing that a voxel can hold."""
     views = radiograph.views
     return radiograph.binned(views.bins(float(grid.spacing_mm.min()) / 2, views.isocentre()))
+
+
+def _without_counts(radiograph: Radiograph) -> Radiograph:
+    """Return photon counts as line integrals; binned first, as a coarser detector would have counted them."""
+    if radiograph.kind != "counts":
+        return radiograph
+    return replace(radiograph, images=tuple(counts_as_line_integrals(radiograph.images)), kind="line_integral")
 
 
 def _checked_seed(seed: int) -> int:

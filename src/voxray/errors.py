@@ -13,6 +13,10 @@ class InputError(VoxrayError):
     exit_code = 2
 
 
+class NotFiniteError(InputError):
+    """An image or a volume with values that are not finite numbers."""
+
+
 class GeometryError(InputError):
     """A volume grid or a view that is impossible, or that do not fit together."""
 

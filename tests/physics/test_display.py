@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from voxray.errors import VoxrayWarning
+from voxray.errors import InputError, VoxrayWarning
 from voxray.physics.attenuation import transmit
-from voxray.physics.display import as_line_integrals
+from voxray.physics.display import as_line_integrals, counts_as_line_integrals
 
 
 def pictures(*shapes: tuple[int, int], seed: int = 0) -> list[Tensor]:
@@ -32,7 +32,7 @@ def test_I4_counts_are_taken_against_the_brightest_pixels_and_it_is_said() -> No
     truth = pictures((40, 50))[0]
     truth[:5] = 0  # air
     with pytest.warns(VoxrayWarning, match="taken to show air"):
-        (found,) = as_line_integrals([transmit(truth, 3e4)], "counts", [truth])
+        (found,) = counts_as_line_integrals([transmit(truth, 3e4)])
     assert torch.allclose(found, truth, atol=1e-9)
 
 
@@ -42,8 +42,13 @@ def test_I4_one_hot_pixel_does_not_count_as_air() -> None:
     counts = transmit(truth, 3e4)
     counts[60, 60] *= 50
     with pytest.warns(VoxrayWarning, match="taken to show air"):
-        (found,) = as_line_integrals([counts], "counts", [truth])
+        (found,) = counts_as_line_integrals([counts])
     assert float((found - truth).abs().flatten().sort().values[-2]) < 1e-9
+
+
+def test_I4_photons_are_not_taken_for_another_kind() -> None:
+    with pytest.raises(InputError, match="not 'counts'"):
+        as_line_integrals(pictures((3, 4)), "counts", pictures((3, 4)))
 
 
 @given(scale=st.floats(1e-3, 1e5), offset=st.floats(-1e5, 1e5))

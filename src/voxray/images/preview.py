@@ -11,7 +11,7 @@ import SimpleITK as sitk  # noqa: N813
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from torch import Tensor
@@ -82,7 +82,7 @@ def write_preview(
     Args:
         path: the PNG file.
         volume: the result.
-        radiograph: the X-rays.
+        radiograph: the X-rays; line integrals or display values.
         reprojections: the re-projection of the result for each view, in the unit of the X-rays; for the kind
             `display`, whose scale is unknown, it is matched to the X-ray by a straight line (least squares).
         truth: the true CT, if it is known.
@@ -140,8 +140,6 @@ def comparisons(radiograph: Radiograph, reprojections: Sequence[Float[Tensor, "_
         low, high = np.percentile(xray, (0.5, 99.5))
         high = max(high, low + 1e-6)
         style: dict[str, Any] = {"cmap": "gray", "norm": Normalize(low, high)}
-        if radiograph.kind == "counts":  # bone bright, and even in thickness (Beer-Lambert)
-            style = {"cmap": "gray_r", "norm": LogNorm(max(low, 0.5), max(high, 1.0), clip=True)}
         limit = DIFFERENCE_LIMIT * (high - low)
         signed = {"cmap": _DIFFERENCE, "vmin": -limit, "vmax": limit}
         residual = residuals[view]

@@ -150,8 +150,10 @@ def on_xray_scale(radiograph: Radiograph, reprojections: Sequence[Float[Tensor, 
     matched to the X-ray by a straight line (least squares; our choice, a curve would hide differences).
 
     Raises:
-        InputError: if the number of images or a shape is another.
+        InputError: if the number of images or a shape is another, or the X-rays are photon counts.
     """
+    if radiograph.kind == "counts":
+        raise InputError("Photon counts are not compared with re-projections: turn them into line integrals first.")
     if len(reprojections) != len(radiograph.images):
         raise InputError(f"{len(radiograph.images)} X-rays, but {len(reprojections)} re-projections.")
     scaled = []

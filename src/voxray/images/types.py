@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from voxray.errors import GeometryError, InputError
+from voxray.errors import GeometryError, InputError, NotFiniteError
 from voxray.geometry import ViewGeometry, VolumeGrid
 
 Kind = Literal["counts", "line_integral", "display"]
@@ -58,7 +58,7 @@ class CTVolume:
             raise GeometryError(f"A volume of shape {tuple(self.hu.shape)} on a grid of {self.grid.shape}.")
         object.__setattr__(self, "hu", self.hu.to(torch.float32))
         if not bool(torch.isfinite(self.hu).all()):
-            raise InputError("The volume has voxels that are not finite numbers.")
+            raise NotFiniteError("The volume has voxels that are not finite numbers.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ class Radiograph:
                     f"geometry says {shape}."
                 )
             if not bool(torch.isfinite(image).all()):
-                raise InputError(f"The image of view {name!r} has pixels that are not finite numbers.")
+                raise NotFiniteError(f"The image of view {name!r} has pixels that are not finite numbers.")
         if self.origins and len(self.origins) != len(images):
             raise InputError(f"{len(images)} X-ray images, but {len(self.origins)} origins.")
         object.__setattr__(self, "images", images)

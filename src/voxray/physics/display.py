@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from voxray.errors import VoxrayWarning
+from voxray.errors import InputError, VoxrayWarning
 from voxray.physics.attenuation import line_integrals_from_counts
 
 
@@ -15,26 +15,43 @@ def as_line_integrals(
 ) -> list[Float[Tensor, "_ _"]]:
     """Bring X-ray images to line integrals; says so (`VoxrayWarning`) where the scale is a guess.
 
-    Line integrals stay as they are. Of photon counts, the brightest pixels (99.9th percentile) of each image are
-    taken to be air. The scale of display values is unknown: it is taken to be linear, and the straight line is chosen
-    by which the image's 5th and 95th percentiles become those of the line integrals of an average patient in the same
-    view (our choice, and a rough one: it fixes neither thickness nor a vendor's look-up table).
+    Line integrals stay as they are. The scale of display values is unknown: it is taken to be linear, and the straight
+    line is chosen by which the image's 5th and 95th percentiles become those of the line integrals of an average
+    patient in the same view (our choice, and a rough one: it fixes neither thickness nor a vendor's look-up table).
 
     Args:
-        images: one image (rows, columns) a view, bone high unless they are counts.
-        kind: `line_integral`, `counts` or `display`.
+        images: one image (rows, columns) a view, bone high.
+        kind: `line_integral` or `display`.
         expected: line integrals of an average patient in the same views.
+
+    Raises:
+        InputError: if the kind is another.
     """
     if kind == "line_integral":
         return list(images)
-    if kind == "counts":
-        _warn("The X-rays are photon counts; the brightest pixels of each are taken to show air alone.")
-        return [line_integrals_from_counts(image, float(_percentile(image, 0.999))) for image in images]
+    if kind != "display":
+        raise InputError(f"Line integrals or display values are needed, not {kind!r}; see `counts_as_line_integrals`.")
     _warn(
         "The X-rays are grey values of unknown scale; each is matched by a straight line to what an average patient "
         "would show. HU are as rough as that."
     )
     return [_matched(image, guess) for image, guess in zip(images, expected, strict=True)]
+
+
+def counts_as_line_integrals(counts: Sequence[Float[Tensor, "_ _"]]) -> list[Float[Tensor, "_ _"]]:
+    """Bring photon counts to line integrals; the brightest pixels (99.9th percentile) of each image are taken for air.
+
+    That is said (`VoxrayWarning`).
+
+    Raises:
+        InputError: if an image shows no photons.
+    """
+    _warn("The X-rays are photon counts; the brightest pixels of each are taken to show air alone.")
+    air = [float(_percentile(image, 0.999)) for image in counts]
+    for number, photons in enumerate(air, start=1):
+        if not photons > 0:
+            raise InputError(f"X-ray {number} of {len(air)} shows no photons: counts are positive, air is bright.")
+    return [line_integrals_from_counts(image, photons) for image, photons in zip(counts, air, strict=True)]
 
 
 def _matched(image: Float[Tensor, "_ _"], expected: Float[Tensor, "_ _"]) -> Float[Tensor, "_ _"]:
