@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import time
 from pathlib import Path
 
 import jsonschema
@@ -124,6 +125,36 @@ def test_O4_short_patient_names_do_not_garble_messages(radiograph: Radiograph) -
     origin = Origin(Path("pa.png"), patient_id="1", patient_name="An")
     short = Radiograph(radiograph.images, radiograph.views, origins=(origin, origin))
     assert hide_names("1800 mm is assumed. And more", short) == "1800 mm is assumed. And more"
+
+
+def test_O4_only_whole_names_are_hidden_and_no_options() -> None:
+    views = ViewGeometry.biplanar().resized([(4, 4), (4, 4)])
+    origins = (Origin(Path("d/pa.png")), Origin(Path("d/lateral.png"), patient_id="180", patient_name="Doe^Ann"))
+    xrays = Radiograph((torch.zeros(4, 4), torch.zeros(4, 4)), views, "display", origins)
+    said = "say --lateral-anterior left; 1800 mm, 1180 mm and 0.1801 mm, Annulus, the lateral view"
+    assert hide_names(said, xrays) == said
+    found = hide_names("lateral.png: ID 180, DOE_ANN, Doe^Ann, 'doe', (Ann) '/x/Doe' \"a's/Ann\"", xrays).lower()
+    for secret in ("lateral", "180", "doe", "ann"):
+        assert secret not in found.replace(hashed_name(Path("180")), "")
+    zipped = Radiograph(xrays.images, views, origins=(Origin(Path("Doe.nii.gz")), Origin(Path("Frame.png"))))
+    assert "Doe" not in hide_names("Doe is missing", zipped)
+    assert hide_names("there is no frame 3", zipped) == "there is no frame 3"
+
+
+def test_O4_every_path_in_quotes_is_hidden(radiograph: Radiograph) -> None:
+    for text in (
+        "x ' y '/home/Smith' z", "'pa' '/home/Smith/'", "5' '/home/Smith' and 'Smith.png'", "'/a/' '/home/Smith'",
+        "'/home/O\\'Brien \"Smith\"/x'", "\"/home/a' 'Smith/x\"", "'C:\\Smith\\'", "('Smith.nii.gz')",
+    ):  # fmt: skip
+        assert "Smith" not in hide_names(text, radiograph), text
+
+
+@pytest.mark.parametrize("unit", ["'", "a'", "'a", " 'a", "a'a ", "\"a'b", "' ", '"', "\"'", "'/", "a\\'"])
+def test_O4_hiding_takes_no_longer_than_reading(radiograph: Radiograph, unit: str) -> None:
+    for before, after in (("", ""), ("'", "x"), ('"', "x"), ('"a', '"x'), ("'a", "'x")):
+        start = time.process_time()
+        hide_names(before + 10_000 * unit + after, radiograph)
+        assert time.process_time() - start < 1
 
 
 def test_O4_images_without_a_file_are_described_too(radiograph: Radiograph) -> None:

@@ -6,6 +6,7 @@ import platform
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
@@ -20,13 +21,22 @@ from voxray.geometry import VolumeGrid
 from voxray.images.atomic import refuse_existing, write_text_atomic
 from voxray.images.disclaimer import DISCLAIMER
 from voxray.images.types import Kind, Radiograph
+from voxray.images.xray import ReadOptions
 
 Sha256 = str
 
 _ENDING = r"\.(dcm|dicom|png|jpe?g|tiff?|nii(\.gz)?|mha|mhd|nrrd|zip|json|csv)$"
-# In quotes, something with a slash or an ending; an apostrophe inside a word does not end it.
-_CHARACTER = r"(?:(?!\1)[^\n]|\b'\b)"
-_QUOTED_PATH = rf"(?<!\w)(['\"])({_CHARACTER}*(?:[/\\]{_CHARACTER}*|\.\w{{2,5}}))\1(?!\w)"
+# What may stand in quotes; an apostrophe inside a word (or escaped there) does not end it. The closing quote is only
+# looked at, for it may open the next, and no two branches take the same character: the time is linear in the text.
+_QUOTED = re.compile(r"""(?<![\w\\])(?:'((?:[^'\n]|(?<=[\w\\])'(?=\w))*)(?='(?!\w))|"([^"\n]*)(?="(?!\w)))""")
+# With a slash or an ending.
+_PATH = re.compile(r"[/\\]|\.\w{2,5}$")
+# Base names of files that say nothing of a patient, but stand in voxray's messages: views, options, plain words.
+_PLAIN_STEMS = {
+    "pa", "ap", "lateral", "left_lateral", "right_lateral", "left", "right", "frontal", "front",
+    "views", "view", "geometry", "image", "x-ray", "xray", "chest", "body",
+    *(field.name for field in fields(ReadOptions)), *(field.name.replace("_", "-") for field in fields(ReadOptions)),
+}  # fmt: skip
 
 
 class _Strict(BaseModel):
@@ -201,17 +211,29 @@ def hashed_name(path: Path) -> str:
 def hide_names(text: str, radiograph: Radiograph) -> str:
     """Replace what may tell who the patient is in a message that is to be reported.
 
-    Replaced by their hashes are the paths and base names of the X-rays, name and ID of the patient (where they
-    are three characters or longer: a shorter one would stand everywhere), and whatever looks like a path in
-    quotes, as voxray's messages write them.
+    Replaced by their hashes are the paths and base names of the X-rays (without their ending only where they are no
+    view, such as `lateral`, option, or plain word), name and ID of the patient (where they are three characters or
+    longer: a shorter one would stand everywhere), and whatever looks like a path in quotes, as voxray's messages write
+    them. A name or ID counts where no letter or digit goes on before or after it, in capitals or not.
     """
-    text = re.sub(_QUOTED_PATH, lambda match: f"'{hashed_name(Path(match[2]))}'", text)
+    text = _QUOTED.sub(_hide_path, text)
+    secrets: set[str] = set()
     for origin in radiograph.origins:
-        secrets = [str(origin.path), origin.path.name, origin.path.stem, origin.patient_name, origin.patient_id]
-        secrets += re.split(r"[\^= ]+", origin.patient_name)
-        for secret in sorted(filter(lambda secret: len(secret) >= 3, secrets), key=len, reverse=True):
-            text = text.replace(secret, hashed_name(Path(secret)))
-    return text
+        stems = {origin.path.stem, origin.path.name.split(".")[0]}
+        secrets |= {stem for stem in stems if stem.lower() not in _PLAIN_STEMS}
+        secrets |= {str(origin.path), origin.path.name, origin.patient_name, origin.patient_id}
+        secrets |= set(re.split(r"[\^= ]+", origin.patient_name))
+    words = "|".join(re.escape(word) for word in sorted(secrets, key=len, reverse=True) if len(word) >= 3)
+    if not words:
+        return text
+    whole = rf"(?<![^\W_])(?:{words})(?![^\W_])"
+    return re.sub(whole, lambda match: hashed_name(Path(match[0])), text, flags=re.IGNORECASE)
+
+
+def _hide_path(match: re.Match[str]) -> str:
+    """Return a path in quotes as its hash; the closing quote is not part of the match."""
+    quote, inner = match[0][0], match[1] or match[2] or ""
+    return quote + (hashed_name(Path(inner)) if _PATH.search(inner) else inner)
 
 
 def sha256_file(path: Path) -> Sha256:

@@ -8,6 +8,7 @@ from voxray.data.store import Case, CaseRecord, Store
 from voxray.geometry import VolumeGrid
 from voxray.images.atomic import refuse_existing
 from voxray.images.disclaimer import DISCLAIMER
+from voxray.images.report import hashed_name
 from voxray.methods.base import Progress, check_case
 from voxray.models import save_model
 from voxray.recipes import Recipe
@@ -64,12 +65,19 @@ class _Cases(Sequence[Case]):
 
 
 def _card(recipe: Recipe, records: Sequence[CaseRecord], split: str) -> str:
-    """Write a first model card: what is known without measuring."""
+    """Write a first model card: what is known without measuring.
+
+    A model is made to be handed on, so scans and their files are named by hashes alone: both may name a patient.
+    """
     lines = [
         f"# {recipe.name}", "", recipe.description, "", DISCLAIMER, "",
         "## Training data", "", f"Split `{split}`, {len(records)} scans:", "",
+        "Names are given as the first 16 digits of their SHA-256.", "",
         "| scan | source | licence |", "|---|---|---|",
-        *(f"| {record.id} | {record.source} | {record.licence or 'unknown'} |" for record in records),
+        *(
+            f"| {hashed_name(Path(record.id))} | {hashed_name(Path(record.source))} | {record.licence or 'unknown'} |"
+            for record in records
+        ),
         "", "## Recipe", "", "```yaml", recipe.to_yaml().rstrip(), "```", "",
     ]  # fmt: skip
     return "\n".join(lines)
