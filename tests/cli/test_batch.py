@@ -1,6 +1,8 @@
 """`voxray reconstruct` on a folder or a CSV of patients."""
 
+import gzip
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +49,17 @@ def test_T2_one_bad_patient_stops_no_other_and_is_listed(cli: Cli, tiny: str, pa
     assert results == {"anna": "done", "bert": "failed", "carl": "done"}
 
 
+def test_T2_an_xray_that_is_too_large_stops_no_other(cli: Cli, tiny: str, patients: Path, tmp_path: Path) -> None:
+    header = bytearray(gzip.decompress((patients / "anna" / "pa.nii.gz").read_bytes())[:1000])
+    header[42:46] = (30000).to_bytes(2, "little") * 2
+    (patients / "bert" / "pa.nii.gz").write_bytes(gzip.compress(header))
+    done = cli("reconstruct", patients, "-o", tmp_path / "out", "--model", tiny)
+    assert done.code == 2
+    assert "1 of 3 patients failed" in done.err
+    assert "9e+08 pixels" in done.err
+    assert (tmp_path / "out" / "carl" / "report.json").is_file()
+
+
 def test_T2_a_second_run_does_only_what_is_missing(cli: Cli, tiny: str, patients: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     cli("reconstruct", patients, "-o", out, "--model", tiny)
@@ -79,6 +92,32 @@ def test_I12_other_settings_or_other_xrays_are_not_mixed_in(
     done = cli("reconstruct", patients, "-o", out, "--model", tiny, "--seed", 1, "--overwrite")
     assert "anna" not in done.err.partition("failed")[2]
     assert json.loads((out / "anna" / "report.json").read_text())["seed"] == 1
+
+
+def test_I12_a_changed_geometry_or_model_is_not_there_already(
+    cli: Cli, tiny_folder: Path, patients: Path, projected: Path, tmp_path: Path
+) -> None:
+    model, geometry = tmp_path / "tiny", tmp_path / "views.json"
+    shutil.copytree(tiny_folder, model)
+    shutil.copy(projected / "geometry.json", geometry)
+    shutil.rmtree(patients / "bert")
+    for folder in patients.glob("*/"):
+        (folder / "preview.png").unlink()
+        (folder / "geometry.json").unlink()
+    run = ("reconstruct", patients, "-o", tmp_path / "out", "--model", model, "--geometry", geometry)
+    assert cli(*run).code == 0
+    assert "there already" in cli(*run).out
+    for file in (geometry, model / "recipe.yaml"):
+        before = file.read_text()
+        file.write_text(before + "\n")
+        done = cli(*run)
+        assert done.code == 2
+        assert "results of other settings" in done.err
+        file.write_text(before)
+    (model / "weights.safetensors").write_bytes(b"")
+    assert "results of other settings" in cli(*run).err
+    geometry.unlink()
+    assert cli(*run).code == 2
 
 
 def test_T2_a_bad_model_stops_all(cli: Cli, patients: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""MetaImage volumes (.mha, .mhd), read strictly.
+"""MetaImage volumes and X-rays (.mha, .mhd), read strictly.
 
 SimpleITK is not used here: MetaIO (ITK 5.4) writes beyond its memory where a header says NDims = 11 or more, which
 ends the process, and it puts a spacing of 1 mm and the identity in the place of what a header does not say.
@@ -12,7 +12,8 @@ import numpy.typing as npt
 from jaxtyping import Float32
 
 from voxray.errors import InputError
-from voxray.images.ct_plausible import assumed_ras, three_axes
+from voxray.images.array_axes import Axes, one_plane, pixel_steps, three_axes
+from voxray.images.ct_plausible import assumed_ras
 from voxray.images.ct_raw import Packing, beside, read_voxels
 
 _DTYPES = {
@@ -42,19 +43,41 @@ def read_meta(path: Path, assume_ras: bool = False) -> tuple[Float32[np.ndarray,
         of the axes, Offset is the centre of the first voxel (MetaIO documentation; the same as ITK's).
 
     Raises:
-        InputError: if the file is no 3D volume of real numbers, is longer or shorter than its header says, or has
-            no voxel size or orientation.
-        ResourceError: if it holds more voxels than `reading.MAX_VOXELS`.
+        InputError: if the file is no 3D volume of real numbers, is too large, is longer or shorter than its
+            header says, or has no voxel size or orientation.
     """
     with path.open("rb") as file:
         fields = _fields(path, file)
-        size, dtype = _layout(path, fields)
+        size, dtype = _layout(path, fields, three_axes)
         affine = _affine(path, fields, assume_ras)
-        packing: Packing = "zlib" if fields.get("CompressedData", "False") == "True" else "raw"
-        if fields["ElementDataFile"].upper() == "LOCAL":
-            return read_voxels(path, file, size, dtype, packing), affine
-        with beside(path, fields["ElementDataFile"]) as other:
-            return read_voxels(path, other, size, dtype, packing), affine
+        return _values(path, file, fields, size, dtype), affine
+
+
+def read_meta_plane(path: Path) -> tuple[Float32[np.ndarray, "1 rows columns"], tuple[float, float] | None]:
+    """Read an image of two axes as `read_meta` reads volumes; its orientation is not looked at.
+
+    Returns:
+        The values, and the pixel size (row step, column step) in mm where the header has one.
+
+    Raises:
+        InputError: if the file is no image of real numbers, is longer or shorter than its header says, or is too
+            large.
+    """
+    with path.open("rb") as file:
+        fields = _fields(path, file)
+        size, dtype = _layout(path, fields, one_plane)
+        steps = pixel_steps(path, _spacing(fields))
+        return _values(path, file, fields, size, dtype), steps
+
+
+def _values(
+    path: Path, file: BinaryIO, fields: dict[str, str], size: tuple[int, int, int], dtype: np.dtype[Any]
+) -> Float32[np.ndarray, "z y x"]:
+    packing: Packing = "zlib" if fields.get("CompressedData", "False") == "True" else "raw"
+    if fields["ElementDataFile"].upper() == "LOCAL":
+        return read_voxels(path, file, size, dtype, packing)
+    with beside(path, fields["ElementDataFile"]) as other:
+        return read_voxels(path, other, size, dtype, packing)
 
 
 def _fields(path: Path, file: BinaryIO) -> dict[str, str]:
@@ -74,26 +97,29 @@ def _first(fields: dict[str, str], names: tuple[str, ...]) -> str | None:
     return next((fields[name] for name in names if name in fields), None)
 
 
-def _layout(path: Path, fields: dict[str, str]) -> tuple[tuple[int, int, int], np.dtype[Any]]:
+def _layout(path: Path, fields: dict[str, str], axes: Axes) -> tuple[tuple[int, int, int], np.dtype[Any]]:
     """Return the numbers of voxels (x, y, z) and the type of the stored values."""
     size = [int(n) for n in fields.get("DimSize", "").split()]
     if str(len(size)) != fields.get("NDims") or min(size, default=0) < 1:
         raise InputError(f"{str(path)!r} has impossible dimensions {size}: its header is damaged.")
-    axes = three_axes(path, size)
     kind = fields.get("ElementType", "")
     if kind not in _DTYPES or fields.get("ElementNumberOfChannels", "1") != "1":
-        raise InputError(f"{str(path)!r} holds colours, vectors or unknown values ({kind}), not HU.")
+        raise InputError(f"{str(path)!r} holds colours, vectors or unknown values ({kind}), not real numbers.")
     if fields.get("BinaryData", "True") != "True" or fields.get("HeaderSize", "0") != "0":
         raise InputError(
             f"{str(path)!r} is a MetaImage as text or with a header of its own; voxray reads plain binary."
         )
     big = (_first(fields, _BIG_ENDIAN) or "False") == "True"
-    return axes, np.dtype(_DTYPES[kind]).newbyteorder(">" if big else "<")
+    return axes(path, size), np.dtype(_DTYPES[kind]).newbyteorder(">" if big else "<")
+
+
+def _spacing(fields: dict[str, str]) -> npt.NDArray[np.float64]:
+    return np.array([float(v) for v in (_first(fields, _SPACING) or "").split()])
 
 
 def _affine(path: Path, fields: dict[str, str], assume_ras: bool) -> npt.NDArray[np.float64]:
     """Return the affine to LPS millimetres, or refuse a header that does not give one."""
-    spacing = np.array([float(v) for v in (_first(fields, _SPACING) or "").split()])[:3]
+    spacing = _spacing(fields)[:3]
     if spacing.shape != (3,) or not np.isfinite(spacing).all() or not spacing.min() > 0:
         raise InputError(f"{str(path)!r} has no voxel size, or an impossible one ({spacing.tolist()}).")
     turned = _first(fields, _ORIENTATION)

@@ -1,4 +1,4 @@
-"""NIfTI volumes, read strictly.
+"""NIfTI volumes and X-rays, read strictly.
 
 SimpleITK is not used here: its NIfTI reader (2.5) fills a truncated file with zeros, turns a pixdim of 0 or NaN into
 1 mm, passes a NaN in the sform on, and takes a missing orientation for the identity, all of it silently.
@@ -6,6 +6,7 @@ SimpleITK is not used here: its NIfTI reader (2.5) fills a truncated file with z
 
 import gzip
 import warnings
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +15,12 @@ import numpy.typing as npt
 from jaxtyping import Float32
 
 from voxray.errors import InputError, VoxrayWarning
-from voxray.images.ct_plausible import assumed_ras, three_axes
+from voxray.images.array_axes import Axes, one_plane, pixel_steps, three_axes
+from voxray.images.ct_plausible import assumed_ras
 from voxray.images.ct_raw import MAX_DEFLATE_RATIO
 from voxray.images.reading import check_voxels
 
+Opened = gzip.GzipFile | BufferedReader
 Affine = npt.NDArray[np.float64]
 
 # Byte offsets from the standard headers nifti1.h (348 bytes) and nifti2.h (540 bytes).
@@ -55,32 +58,65 @@ def read_nifti(path: Path, assume_ras: bool = False) -> tuple[Float32[np.ndarray
         The values after slope and intercept, axes (z, y, x), and the affine to LPS millimetres.
 
     Raises:
-        InputError: if the file is no 3D volume of real numbers, is longer or shorter than its header says, or has
-            a voxel size or orientation that is missing, impossible, or contradicts itself.
-        ResourceError: if it holds more voxels than `reading.MAX_VOXELS`.
+        InputError: if the file is no 3D volume of real numbers, is too large, is longer or shorter than its
+            header says, or has a voxel size or orientation that is missing, impossible, or contradicts itself.
     """
-    with path.open("rb") as raw:
-        packed = raw.read(2) == b"\x1f\x8b"
-    with gzip.open(path) if packed else path.open("rb") as file:
+    with _opened(path) as file:
         start = file.read(540)
         header = _header(path, start)
-        size, dtype = _layout(path, header)
+        size, dtype = _layout(path, header, three_axes)
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity are refused by name
             affine = _affine(path, header, size, assume_ras)
-        count = size[0] * size[1] * size[2]
-        expected = int(header["vox_offset"]) + count * dtype.itemsize
-        room = path.stat().st_size * (MAX_DEFLATE_RATIO if packed else 1)
-        if expected > room:
-            raise InputError(f"{str(path)!r} is truncated: {expected} bytes expected, at most {room} there.")
-        check_voxels(path, count)
-        data = start + file.read(expected - len(start) + 1)
+        return _values(path, file, start, header, size, dtype), affine
+
+
+def read_nifti_plane(path: Path) -> tuple[Float32[np.ndarray, "1 rows columns"], tuple[float, float] | None]:
+    """Read an image of two axes as `read_nifti` reads volumes; its orientation is not looked at.
+
+    Returns:
+        The values after slope and intercept, and the pixel size (row step, column step) in mm.
+
+    Raises:
+        InputError: if the file is no image of real numbers, is longer or shorter than its header says, is too
+            large, or has an impossible pixel size.
+    """
+    with _opened(path) as file:
+        start = file.read(540)
+        header = _header(path, start)
+        size, dtype = _layout(path, header, one_plane)
+        steps = pixel_steps(path, header["pixdim"][1:3].astype(np.float64) * _unit_mm(path, header))
+        return _values(path, file, start, header, size, dtype), steps
+
+
+def _opened(path: Path) -> Opened:
+    with path.open("rb") as raw:
+        packed = raw.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if packed else path.open("rb")
+
+
+def _values(
+    path: Path,
+    file: Opened,
+    start: bytes,
+    header: Any,
+    size: tuple[int, int, int],
+    dtype: np.dtype[Any],
+) -> Float32[np.ndarray, "z y x"]:
+    """Read what follows the first bytes, `start`, of an opened file; it must be the voxels and nothing else."""
+    count = size[0] * size[1] * size[2]
+    expected = int(header["vox_offset"]) + count * dtype.itemsize
+    room = path.stat().st_size * (MAX_DEFLATE_RATIO if isinstance(file, gzip.GzipFile) else 1)
+    if expected > room:
+        raise InputError(f"{str(path)!r} is truncated: {expected} bytes expected, at most {room} there.")
+    check_voxels(path, count)
+    data = start + file.read(expected - len(start) + 1)
     if len(data) != expected:
         raise InputError(
             f"{str(path)!r} holds {'more' if len(data) > expected else 'fewer'} bytes than the {expected} its header "
             "tells of: it is damaged."
         )
     stored = np.frombuffer(data, dtype, count, int(header["vox_offset"])).reshape(size[::-1])
-    return _scaled(path, stored, header), affine
+    return _scaled(path, stored, header)
 
 
 def _header(path: Path, start: bytes) -> Any:
@@ -97,15 +133,17 @@ def _header(path: Path, start: bytes) -> Any:
     raise InputError(f"{str(path)!r} is not a NIfTI file.")
 
 
-def _layout(path: Path, header: Any) -> tuple[tuple[int, int, int], np.dtype[Any]]:
+def _layout(path: Path, header: Any, axes: Axes) -> tuple[tuple[int, int, int], np.dtype[Any]]:
     """Return the numbers of voxels (x, y, z) and the type of the stored values."""
     dim = [int(n) for n in header["dim"]]
     if not 1 <= dim[0] <= 7 or min(dim[1 : dim[0] + 1]) < 1:
         raise InputError(f"{str(path)!r} has impossible dimensions {dim}: its header is damaged.")
-    size = three_axes(path, dim[1 : dim[0] + 1])
+    size = axes(path, dim[1 : dim[0] + 1])
     code = int(header["datatype"])
     if code not in _DTYPES:
-        raise InputError(f"{str(path)!r} holds colours, complex or unknown values (datatype {code}), not HU.")
+        raise InputError(
+            f"{str(path)!r} holds colours, complex or unknown values (datatype {code}), not plain numbers."
+        )
     dtype = np.dtype(_DTYPES[code]).newbyteorder(header.dtype["dim"].base.byteorder)
     if header["bitpix"] != 8 * dtype.itemsize:
         raise InputError(f"{str(path)!r}: datatype {code} and bitpix {header['bitpix']} contradict each other.")
@@ -120,9 +158,7 @@ def _affine(path: Path, header: Any, size: tuple[int, int, int], assume_ras: boo
     pixdim = header["pixdim"].astype(np.float64)
     if not (np.isfinite(pixdim[1:4]).all() and pixdim[1:4].min() > 0):
         raise InputError(f"{str(path)!r} has an impossible voxel size (pixdim) of {pixdim[1:4].tolist()}.")
-    unit = _UNIT_MM.get(int(header["units"]) & 7)
-    if unit is None:
-        raise InputError(f"{str(path)!r} has an unknown unit of length (xyzt_units {header['units']}).")
+    unit = _unit_mm(path, header)
     sform, qform = np.eye(4), _qform(header, pixdim)
     sform[:3] = header["srow"]
     has_sform, has_qform = header["sform_code"] > 0, header["qform_code"] > 0
@@ -136,6 +172,13 @@ def _affine(path: Path, header: Any, size: tuple[int, int, int], assume_ras: boo
     affine = _RAS_TO_LPS @ (sform if has_sform else qform)
     affine[:3] *= unit
     return affine
+
+
+def _unit_mm(path: Path, header: Any) -> float:
+    unit = _UNIT_MM.get(int(header["units"]) & 7)
+    if unit is None:
+        raise InputError(f"{str(path)!r} has an unknown unit of length (xyzt_units {header['units']}).")
+    return unit
 
 
 def _qform(header: Any, pixdim: npt.NDArray[np.float64]) -> Affine:

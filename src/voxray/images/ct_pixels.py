@@ -1,8 +1,6 @@
 """The pixels of CT slices, decoded and in Hounsfield units."""
 
 import os
-import struct
-import tempfile
 import warnings
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
@@ -12,19 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pydicom
-import SimpleITK as sitk  # noqa: N813
 from jaxtyping import Float32
-from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
 from voxray.errors import InputError, VoxrayWarning
 from voxray.images.ct_slices import Slice
 from voxray.images.ct_sources import Source
+from voxray.images.gdcm import BY_GDCM, decode
 from voxray.images.reading import check_voxels, reading
-
-# SimpleITK (GDCM) decodes lossless JPEG, the most frequent compression of CT, for which pydicom needs a GPL package.
-_LEFT_TO_SIMPLEITK = {"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
 
 
 def read_pixels(path: Path, slices: list[Slice], force_modality: bool = False) -> Float32[np.ndarray, "z y x"]:
@@ -33,9 +27,8 @@ def read_pixels(path: Path, slices: list[Slice], force_modality: bool = False) -
     PixelPaddingValue is not looked at (it is often wrong, and 0 HU is water); padding is low, and is clamped later.
 
     Raises:
-        InputError: if pixels are missing, damaged, or compressed in a way that nothing here decodes, or a
-            slice has no rescale slope and intercept (`force_modality` takes the stored values instead).
-        ResourceError: if there are more voxels than `reading.MAX_VOXELS`.
+        InputError: if there are too many voxels, pixels are missing, damaged, or compressed in a way that nothing here
+            decodes, or a slice has no rescale slope and intercept (`force_modality` takes the stored values instead).
     """
     rows, columns = slices[0].shape
     check_voxels(path, len(slices) * rows * columns)
@@ -84,9 +77,8 @@ def _stored(source: Source, shape: tuple[int, int]) -> npt.NDArray[Any]:
     syntax = UID(dataset.file_meta.TransferSyntaxUID)
     if _decodable(syntax):
         pixels = dataset.pixel_array
-    elif syntax in _LEFT_TO_SIMPLEITK and int(dataset.get("NumberOfFrames") or 1) == 1:
-        _check_jpeg(source, dataset)
-        pixels = _decoded_by_simpleitk(dataset)
+    elif syntax in BY_GDCM:
+        pixels = decode(source.label, dataset)
     else:
         raise InputError(
             f"{source.label!r} is compressed as {syntax.name!r}, which voxray cannot decode here. Install "
@@ -104,26 +96,3 @@ def _decodable(syntax: UID) -> bool:
         return get_decoder(syntax).is_available
     except NotImplementedError:
         return False
-
-
-def _check_jpeg(source: Source, dataset: pydicom.FileDataset) -> None:
-    """Check the frame header of a lossless JPEG (ITU-T T.81, B.2.2): GDCM dies of one with more than 16 bits."""
-    (stream,) = generate_frames(dataset.PixelData, number_of_frames=1)
-    place = 2
-    while stream[place : place + 2] not in (b"\xff\xc3", b""):  # segment by segment to the lossless SOF
-        place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
-    bits, rows, columns, components = struct.unpack(">BHHB", stream[place + 4 : place + 10])
-    if (rows, columns, components) != (dataset.Rows, dataset.Columns, 1) or bits > dataset.BitsAllocated:
-        raise InputError(
-            f"{source.label!r} holds a JPEG of {rows} x {columns} pixels, {components} components and {bits} bits, not "
-            "what its header says: it is damaged."
-        )
-
-
-def _decoded_by_simpleitk(dataset: pydicom.FileDataset) -> npt.NDArray[Any]:
-    """Return the stored values of a dataset of one frame, from a copy without its rescaling."""
-    dataset.RescaleSlope, dataset.RescaleIntercept = 1, 0
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, "slice.dcm")
-        dataset.save_as(copy)
-        return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(copy), imageIO="GDCMImageIO")))

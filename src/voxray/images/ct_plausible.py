@@ -1,7 +1,6 @@
 """Is this a CT? What every volume must pass, whatever format it came in."""
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +16,6 @@ EXTENT_MM = (20.0, 2000.0)
 
 # No 16-bit CT, padding and metal included, reaches further; what does is no CT in HU.
 MAX_ABS_HU = 2.0**16
-
-
-def three_axes(path: Path, size: Sequence[int]) -> tuple[int, int, int]:
-    """Return the numbers of voxels (x, y, z); further axes of one element are no axes.
-
-    Raises:
-        InputError: if there are fewer than three axes, or more.
-    """
-    if len(size) < 3 or max(size[3:], default=1) > 1:
-        raise InputError(
-            f"{str(path)!r} has {len(size)} dimensions ({' x '.join(map(str, size))}); a CT has 3. Save one of its "
-            "volumes as a file."
-        )
-    return size[0], size[1], size[2]
 
 
 def assumed_ras(

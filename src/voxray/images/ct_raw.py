@@ -28,8 +28,8 @@ def beside(path: Path, name: str) -> Iterator[BinaryIO]:
             it likes.
     """
     name = name.removeprefix("./")
-    if "/" in name or "%" in name or name.upper().startswith("LIST"):
-        raise InputError(f"{str(path)!r} has its data in {name!r}; voxray reads them from one file beside it.")
+    if "/" in name or "%" in name or len(name) > 255 or name.upper().startswith("LIST"):
+        raise InputError(f"{str(path)!r} has its data in {name[:100]!r}; voxray reads them from one file beside it.")
     data = path.parent / name
     check_file(data)
     with data.open("rb") as file:
@@ -49,8 +49,7 @@ def read_voxels(
         packing: how they are compressed.
 
     Raises:
-        InputError: if there are more bytes, or fewer.
-        ResourceError: if there are more voxels than `reading.MAX_VOXELS`.
+        InputError: if there are more bytes, or fewer, or more voxels than `reading.MAX_VOXELS`.
     """
     count = size[0] * size[1] * size[2]
     expected = count * dtype.itemsize

@@ -49,7 +49,6 @@ def read_ct(
 
     Raises:
         InputError: if `path` is not one whole, plausible CT; the message names the file and what to do.
-        ResourceError: if it is larger than voxray reads.
     """
     path = Path(path)
     read = next((read for suffix, read in _READERS.items() if path.name.lower().endswith(suffix)), None)

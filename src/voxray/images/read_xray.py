@@ -35,7 +35,6 @@ def read_xray(path: Path, options: ReadOptions | None = None) -> tuple[XrayImage
 
     Raises:
         InputError: if it cannot be used; the message says why, and what can.
-        ResourceError: if it has too many pixels.
     """
     path, options = Path(path), options or ReadOptions()
     check_file(path)
@@ -52,11 +51,11 @@ def read_xray(path: Path, options: ReadOptions | None = None) -> tuple[XrayImage
     elif head.startswith(_PICTURES):
         images = (read_picture(path),)
     elif head[344:348] in _NIFTI or head[4:12] in _NIFTI:
-        images = (read_line_integrals(path, "NiftiImageIO"),)
+        images = (read_line_integrals(path, "NIfTI"),)
     elif head.startswith(b"NRRD000"):
-        images = (read_line_integrals(path, "NrrdImageIO"),)
+        images = (read_line_integrals(path, "NRRD"),)
     elif b"NDims" in head:
-        images = (read_line_integrals(path, "MetaImageIO"),)
+        images = (read_line_integrals(path, "MetaImage"),)
     else:
         raise InputError(f"{str(path)!r} is no X-ray image ({_what_it_is(head)}); readable are {_READABLE}.")
     return tuple(_polarised(image, options.invert) for image in images)
@@ -87,7 +86,6 @@ def read_radiograph(
     Raises:
         InputError: if a file cannot be read, views and files do not match, two files are the same view, or they are of
             different patients, studies, dates or kinds.
-        ResourceError: if a file has too many pixels.
     """
     options = options or ReadOptions()
     if not paths:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from voxray.errors import InputError, ResourceError, VoxrayError
+from voxray.errors import InputError, VoxrayError
 
 # The limits are ours; no source gives any. 1e9 voxels are a CT of 1000^3, or 512 x 512 x 3800, four times the
 # longest clinical series; as float32 they take 4 GB. 2^28 pixels are an X-ray of 16384 x 16384, 1 GiB.
@@ -53,10 +53,10 @@ def check_voxels(path: Path, count: int) -> None:
     """Check the number of voxels that the header of `path` announces, before they are decoded.
 
     Raises:
-        ResourceError: if there are more than `MAX_VOXELS`.
+        InputError: if there are more than `MAX_VOXELS`.
     """
     if count > MAX_VOXELS:
-        raise ResourceError(
+        raise InputError(
             f"{str(path)!r} holds {count:.3g} voxels ({4 * count / 1e9:.3g} GB of memory); at most "
             f"{MAX_VOXELS:.0e} are read. Crop it or resample it to larger voxels first."
         )
@@ -66,10 +66,10 @@ def check_pixels(path: Path, count: int) -> None:
     """Check the number of pixels (all frames) that the header of `path` announces, before they are decoded.
 
     Raises:
-        ResourceError: if there are more than `MAX_PIXELS`.
+        InputError: if there are more than `MAX_PIXELS`.
     """
     if count > MAX_PIXELS:
-        raise ResourceError(
+        raise InputError(
             f"{str(path)!r} holds {count:.3g} pixels; at most {MAX_PIXELS:.3g} are read. "
             "Crop it or make it smaller first."
         )

@@ -51,9 +51,8 @@ def read_dicom_xray(path: Path, options: ReadOptions) -> tuple[XrayImage, ...]:
     between them and the tags say how, each a view of its own.
 
     Raises:
-        InputError: if the file is no DICOM X-ray, is damaged or incomplete, or holds several frames of which
+        InputError: if the file is no DICOM X-ray, is too large, damaged or incomplete, or holds several frames of which
             none is chosen.
-        ResourceError: if it has too many pixels.
     """
     with reading(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pydicom|pylibjpeg|openjpeg|jpeg_ls|PIL")
@@ -68,7 +67,7 @@ def read_dicom_xray(path: Path, options: ReadOptions) -> tuple[XrayImage, ...]:
 def _image(path: Path, dataset: Dataset, frame: int) -> XrayImage:
     origin = {field: str(dataset.get(keyword) or "") for field, keyword in _ORIGIN_TAGS.items()}
     tags = view_tags(dataset, label=path.name, frame=frame)
-    stored = stored_pixels(dataset, frame)
+    stored = stored_pixels(path, dataset, frame)
     if stored.shape != tags.shape:
         raise InputError(f"{str(path)!r}: the image has {stored.shape} pixels, but its tags say {tags.shape}.")
     pixels = torch.from_numpy(bone_high(stored, dataset, path.name))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL.TiffTags import TAGS_V2
 
 from voxray.errors import InputError, VoxrayWarning
@@ -27,18 +27,28 @@ def read_picture(path: Path) -> XrayImage:
     dropped. The resolution that pictures carry is that of a printer or screen, so the pixel size stays unknown.
 
     Raises:
-        InputError: if the file is damaged or incomplete, or holds several pictures or values of another kind.
-        ResourceError: if it has too many pixels.
+        InputError: if the file is damaged, incomplete or too large, or holds several pictures or other values.
     """
     with reading(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")
-        with Image.open(path, formats=("PNG", "TIFF", "JPEG")) as image:
+        with _opened(path) as image:
             check_pixels(path, image.width * image.height)
             _check_complete(path, image)
             _check_rotation(path, image)
             pixels = _grey(path, image)
     tags = ViewTags((pixels.shape[0], pixels.shape[1]), path.name)
     return XrayImage(torch.from_numpy(pixels), "display", Origin(path), tags)
+
+
+def _opened(path: Path) -> ImageFile.ImageFile:
+    """Read the header alone. `Image.open` has a limit of pixels of its own, below ours and with other words."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head.startswith(b"\x89PNG"):
+        return PngImagePlugin.PngImageFile(path)
+    if head.startswith(b"\xff\xd8"):
+        return JpegImagePlugin.jpeg_factory(path)  # type: ignore[arg-type]  # a path, like its siblings
+    return TiffImagePlugin.TiffImageFile(path)
 
 
 def _check_complete(path: Path, image: Image.Image) -> None:
@@ -48,7 +58,7 @@ def _check_complete(path: Path, image: Image.Image) -> None:
         raise InputError(f"{str(path)!r} holds {count} pictures; save the one that is meant as a file of its own.")
     size = path.stat().st_size
     if image.format == "PNG":
-        with Image.open(path, formats=("PNG",)) as copy:
+        with _opened(path) as copy:
             copy.verify()
         if _PNG_END not in path.read_bytes()[-1024:]:
             raise InputError(f"{str(path)!r} is cut off: its {size} bytes do not hold the end of a PNG.")

@@ -1,34 +1,28 @@
 """The pixels of a DICOM X-ray: decoded as they are stored, then turned so that bone is high."""
 
-import tempfile
 import warnings
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import SimpleITK as sitk  # noqa: N813
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
-from pydicom.uid import JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1
 
 from voxray.errors import InputError, VoxrayWarning
+from voxray.images.gdcm import BY_GDCM, decode
 
 Pixels = npt.NDArray[np.float32]
 
-# No pydicom plugin under a permissive licence decodes these; GDCM, inside SimpleITK, does.
-_BY_GDCM = (JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
-_PIXEL_MODULE = (
-    "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-    "NumberOfFrames", "PixelData",
-)  # fmt: skip
 
+def stored_pixels(path: Path, dataset: Dataset, frame: int) -> npt.NDArray[np.integer]:
+    """Decode one frame (from 0) into its stored values, (rows, columns), signed where the tags say so.
 
-def stored_pixels(dataset: Dataset, frame: int) -> npt.NDArray[np.integer]:
-    """Decode one frame (from 0) into its stored values, (rows, columns), signed where the tags say so."""
+    Raises:
+        InputError: if the frame is not what the tags say.
+    """
     syntax = dataset.file_meta.TransferSyntaxUID
-    if syntax in _BY_GDCM:
-        return _decoded_by_gdcm(dataset)[frame]
+    if syntax in BY_GDCM:
+        return np.asarray(decode(str(path), dataset)[frame])
     return np.asarray(get_decoder(syntax).as_array(dataset, index=frame)[0])
 
 
@@ -131,25 +125,3 @@ def _stored_range(dataset: Dataset) -> tuple[int, int]:
     """Return the least and the greatest value that the stored bits can hold."""
     bits = int(dataset.BitsStored)
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dataset.PixelRepresentation else (0, 2**bits - 1)
-
-
-def _decoded_by_gdcm(dataset: Dataset) -> npt.NDArray[np.integer]:
-    """Decode all frames with SimpleITK, (frames, rows, columns).
-
-    SimpleITK would invert MONOCHROME1 and apply a rescale without saying so; it is given a bare copy of the
-    pixels that says MONOCHROME2, so that the stored values come back.
-    """
-    bare = Dataset()
-    bare.file_meta = FileMetaDataset()
-    bare.file_meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
-    bare.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"  # secondary capture
-    bare.SOPInstanceUID = "2.25.1"
-    bare.PhotometricInterpretation = "MONOCHROME2"
-    for keyword in _PIXEL_MODULE:
-        if keyword in dataset:
-            bare[keyword] = dataset[keyword]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pixels.dcm"
-        bare.save_as(path, enforce_file_format=True)
-        pixels = np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO")))
-    return pixels.reshape(-1, int(dataset.Rows), int(dataset.Columns))

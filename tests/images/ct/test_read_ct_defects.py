@@ -168,7 +168,7 @@ def test_I10_size_is_checked_before_decoding(datasets, save):
     for ds in datasets:
         ds.Rows = ds.Columns = 65535
         ds.PixelSpacing = [0.01, 0.01]
-    with pytest.raises(ResourceError, match=r"5.15e\+10 voxels"):
+    with pytest.raises(InputError, match=r"5.15e\+10 voxels"):
         read_ct(save(datasets))
 
 

@@ -108,6 +108,19 @@ def test_I7_lossless_jpeg_that_pydicom_does_not_decode(small_ct, datasets, save,
     assert np.array_equal(read_ct(save(datasets)).hu.numpy(), small_ct.hu)
 
 
+def test_O4_no_name_is_written_to_a_temporary_folder(small_ct, datasets, save, tmp_path, monkeypatch):
+    for ds, stored in zip(datasets, small_ct.stored, strict=True):
+        as_lossless_jpeg(ds, stored, tmp_path / "jpeg.dcm")
+        ds.PatientName = "Doe^Jane"
+    written = []
+    save_as = Dataset.save_as
+    folder = save(datasets)
+    monkeypatch.setattr(Dataset, "save_as", lambda ds, *a, **k: (written.append(ds), save_as(ds, *a, **k)))
+    read_ct(folder)
+    assert len(written) == len(datasets)
+    assert not any("PatientName" in ds or "PatientID" in ds for ds in written)
+
+
 @pytest.mark.parametrize(("place", "value"), [(4, 44), (6, 99), (9, 3)])
 def test_I13_a_jpeg_that_would_end_the_process_in_gdcm_is_refused(place, value, small_ct, datasets, save, tmp_path):
     as_lossless_jpeg(datasets[4], small_ct.stored[4], tmp_path / "jpeg.dcm")

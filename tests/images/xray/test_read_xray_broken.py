@@ -88,6 +88,15 @@ def test_I2_a_real_frame_cut_short_is_refused(shared_data, tmp_path, name):
         quietly(tmp_path / name)
 
 
+@pytest.mark.parametrize(("place", "value"), [(4, 17), (4, 44), (6, 99), (9, 3)])
+def test_I13_a_jpeg_that_would_end_the_process_in_gdcm_is_refused(shared_data, tmp_path, place, value):
+    raw = bytearray((shared_data / "xray_dicom" / "RG3_JPLL.dcm").read_bytes())
+    raw[raw.index(b"\xff\xc3") + place] = value  # bits, rows or components of the frame
+    (tmp_path / "bits.dcm").write_bytes(raw)
+    with pytest.raises(InputError, match=r"bits\.dcm' holds a JPEG of .* it is damaged"):
+        quietly(tmp_path / "bits.dcm")
+
+
 def mutate(make_file: MakeFile, count: int, seed: int) -> int:
     """Read `count` files with wrong bytes; return how many were refused."""
     rng = np.random.default_rng(seed)

@@ -7,7 +7,7 @@ from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from voxray.errors import InputError, ResourceError, VoxrayWarning
+from voxray.errors import InputError, VoxrayWarning
 from voxray.images import reading
 from voxray.images.read_xray import read_xray
 from voxray.images.xray import ReadOptions
@@ -244,10 +244,10 @@ def test_I4_frames_of_a_moving_positioner_are_views(make_xray, small_xray):
 
 def test_I10_pixels_are_counted_in_the_header(make_xray, monkeypatch):
     path = make_xray(Rows=60000, Columns=60000)
-    with pytest.raises(ResourceError, match=r"3\.6e"):
+    with pytest.raises(InputError, match=r"3\.6e"):
         read(path)
     monkeypatch.setattr(reading, "MAX_PIXELS", 48 * 40 - 1)
-    with pytest.raises(ResourceError):
+    with pytest.raises(InputError):
         read(make_xray())
 
 
