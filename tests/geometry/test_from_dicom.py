@@ -117,6 +117,19 @@ def test_I5_the_body_stands_at_its_detector_where_only_one_distance_is_known():
     assert np.allclose((views.source_mm[0, 1], views.centre_mm[0, 1]), (750, -250))
 
 
+def test_I5_the_detector_stands_at_its_body_where_only_that_distance_is_known():
+    """1000 mm from the patient with the preset's 1800 mm to the detector would magnify 1.8 times."""
+    with pytest.warns(VoxrayWarning, match=r"--sdd-mm.*1250 mm to the detector, 1000 mm to the patient"):
+        views = view(DistanceSourceToDetector=None, DistanceSourceToPatient=1000)
+    assert np.allclose((views.source_mm[0, 1], views.centre_mm[0, 1]), (1000, -250))
+
+
+@pytest.mark.parametrize("unknown", ["DistanceSourceToDetector", "DistanceSourceToPatient"])
+def test_I5_the_magnification_gives_the_missing_distance(unknown):
+    views = view(ViewOptions(strict=True), EstimatedRadiographicMagnificationFactor="1.2", **{unknown: None})
+    assert np.allclose((views.source_mm[0, 1], views.centre_mm[0, 1]), (1500, -300))
+
+
 def test_I5_the_near_side_of_the_bucky_is_not_the_middle_of_the_body():
     with pytest.warns(VoxrayWarning, match="--sid-mm"):
         views = view(DistanceSourceToPatient=1760)
@@ -184,6 +197,17 @@ def test_I6_a_view_that_no_tag_names_must_be_given():
         ViewGeometry.from_dicom(datasets, views=["pa", "ap"])
     with pytest.raises(GeometryError, match="different names"):
         ViewGeometry.from_dicom([xray(), xray()])
+
+
+def test_I6_named_views_do_not_contradict_the_tags():
+    right = [xray(ViewPosition="RL", PatientOrientation=["P", "F"])]
+    views = ViewGeometry.from_dicom(right, views=["lateral"])
+    assert views.names == ("right_lateral",)
+    assert np.array_equal(views.centre_mm, ViewGeometry.from_dicom(right).centre_mm)
+    with pytest.raises(GeometryError, match="X-ray 1 cannot be the view 'pa': its tags say that it is 'right_lateral'"):
+        ViewGeometry.from_dicom(right, views=["pa"])
+    with pytest.warns(VoxrayWarning, match="X-ray 1 is read as 'ap', though its tags say 'pa'"):
+        assert ViewGeometry.from_dicom([xray()], views=["ap"]).source_mm[0, 1] == -1500
 
 
 def test_positioner_angles_are_those_of_from_angles():

@@ -1,12 +1,14 @@
 """What the DICOM tags of an X-ray say about where source and detector stood."""
 
+import warnings
 from collections.abc import Sequence
 from math import isfinite
 
 from pydicom import Dataset
 
-from voxray.errors import GeometryError
+from voxray.errors import GeometryError, VoxrayWarning
 from voxray.geometry.placing import ViewOptions, ViewTags, join_views, place_view
+from voxray.geometry.view_names import mismatch, with_side
 from voxray.geometry.views import ViewGeometry
 
 # PS3.3 C.8.11.5 (DX), C.8.3 (CR): terms of ViewPosition; the longer words are what vendors write.
@@ -24,6 +26,7 @@ _VIEW_CODES = {
 # Plausible values; these limits are ours. What lies outside (zeros, centimetres) counts as absent.
 _PIXEL_LIMITS_MM = (0.01, 20.0)
 _DISTANCE_LIMITS_MM = (300.0, 20000.0)
+_MAGNIFICATION_LIMITS = (1.01, 5.0)
 
 
 def view_tags(dataset: Dataset, *, label: str = "the X-ray", frame: int = 0) -> ViewTags:
@@ -52,6 +55,7 @@ def view_tags(dataset: Dataset, *, label: str = "the X-ray", frame: int = 0) -> 
         _numbers(dataset, key, 1, _DISTANCE_LIMITS_MM)
         for key in ("DistanceSourceToDetector", "DistanceSourceToPatient")
     ]
+    magnification = _numbers(dataset, "EstimatedRadiographicMagnificationFactor", 1, _MAGNIFICATION_LIMITS)
     pixel, in_patient = _pixel_spacing(dataset)
     aspect = _numbers(dataset, "PixelAspectRatio", 2, (1e-3, 1e6))
     ratio = pixel or aspect or (1.0, 1.0)
@@ -67,6 +71,7 @@ def view_tags(dataset: Dataset, *, label: str = "the X-ray", frame: int = 0) -> 
         aspect=ratio[0] / ratio[1],
         source_detector_mm=distances[0][0] if distances[0] else None,
         source_patient_mm=distances[1][0] if distances[1] else None,
+        magnification=magnification[0] if magnification else None,
         orientation=(orientation[0], orientation[1]) if len(orientation) == 2 and all(orientation) else None,
     )
 
@@ -81,11 +86,12 @@ def views_from_dicom(
 
     Args:
         datasets: DICOM X-rays with one frame each (`read_radiograph` takes several frames).
-        views: names as in `ViewGeometry.from_names`, one a dataset; else the tags must say them.
+        views: names as in `ViewGeometry.from_names`, one a dataset; else the tags must say them. The side of a
+            `lateral` is that of the tags.
         options: what to take where the tags are silent.
 
     Raises:
-        GeometryError: if a view is unknown, or two are the same.
+        GeometryError: if a view is unknown, contradicts the tags, or two are the same.
         InputError: under `options.strict`, if something had to be assumed.
     """
     options = options or ViewOptions()
@@ -97,7 +103,13 @@ def views_from_dicom(
     for tag, name in zip(tags, names, strict=True):
         if name is None:
             raise GeometryError(f"{tag.label}: no tag says which view it is; name the views (pa, lateral, ...).")
-        placed.append(place_view(tag, name, options))
+        if mismatch(tag.name, name) >= 1:
+            raise GeometryError(f"{tag.label} cannot be the view {name!r}: its tags say that it is {tag.name!r}.")
+        if mismatch(tag.name, name) > 0:
+            warnings.warn(
+                f"{tag.label} is read as {name!r}, though its tags say {tag.name!r}.", VoxrayWarning, stacklevel=3
+            )
+        placed.append(place_view(tag, with_side(name, tag.view), options))
     return join_views(placed)
 
 

@@ -32,6 +32,7 @@ class ViewTags:
         pixel_in_patient: `pixel_mm` is measured in the patient, not on the detector.
         aspect: row step / column step, also where `pixel_mm` is unknown.
         source_detector_mm, source_patient_mm: distances along the central ray.
+        magnification: source to detector / source to patient, where a distance is unknown.
         orientation: the sides of the patient at the right and at the bottom of the image (L, R, A, P, H, F).
     """
 
@@ -45,6 +46,7 @@ class ViewTags:
     aspect: float = 1.0
     source_detector_mm: float | None = None
     source_patient_mm: float | None = None
+    magnification: float | None = None
     orientation: tuple[str, str] | None = None
 
     @property
@@ -152,21 +154,27 @@ def _distances(tags: ViewTags, preset: Setup, options: ViewOptions) -> tuple[flo
 
     DistanceSourceToPatient is the distance to the isocentre on a C-arm (PS3.3 C.8.7.5), but to the near side
     of table or bucky in CR and DX (C.8.11.5), though many write the distance to the body. We believe it where
-    it leaves half a body before the detector. Where it is unknown, the isocentre stands as far from the
-    detector as in the preset (our choice: a body stands at its detector, however far the tube is).
+    it leaves half a body before the detector. Where one distance is unknown, the magnification of the tags gives it;
+    else the isocentre stands as far from the detector as in the preset (our choice: a body stands at its detector,
+    however far the tube is).
     """
     unknown = []
-    sdd_mm = options.sdd_mm or tags.source_detector_mm
-    if sdd_mm is None:
-        unknown.append("to the detector (--sdd-mm)")
-        sdd_mm = preset.source_detector_mm
-    sid_mm = options.sid_mm
+    gap_mm = preset.source_detector_mm - preset.source_isocentre_mm
+    sdd_mm, sid_mm = options.sdd_mm or tags.source_detector_mm, options.sid_mm
     if sid_mm is None and tags.source_patient_mm is not None:
         nearest = 0.0 if tags.c_arm else _NEAREST_MIDDLE_MM
-        sid_mm = tags.source_patient_mm if sdd_mm - tags.source_patient_mm > nearest else None
-    if sid_mm is None:
+        believed = sdd_mm is None or sdd_mm - tags.source_patient_mm > nearest
+        sid_mm = tags.source_patient_mm if believed else None
+    if sdd_mm is None and sid_mm is not None and tags.magnification is not None:
+        sdd_mm = sid_mm * tags.magnification
+    elif sdd_mm is None:
+        unknown.append("to the detector (--sdd-mm)")
+        sdd_mm = preset.source_detector_mm if sid_mm is None else sid_mm + gap_mm
+    if sid_mm is None and tags.magnification is not None:
+        sid_mm = sdd_mm / tags.magnification
+    elif sid_mm is None:
         unknown.append("to the middle of the patient (--sid-mm)")
-        sid_mm = sdd_mm - (preset.source_detector_mm - preset.source_isocentre_mm)
+        sid_mm = sdd_mm - gap_mm
     if unknown:
         _assume(
             f"{tags.label}: the distance of the source {' and '.join(unknown)} is not known; by the preset "

@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from voxray.errors import GeometryError, InputError, VoxrayWarning
 from voxray.geometry import ViewGeometry
+from voxray.geometry.view_names import canonical, mismatch, with_side
 from voxray.images.xray import XrayImage
 
 _SUFFIX = re.compile(r"\.(nii|gz|dcm|dicom|png|jpe?g|tiff?|mha|mhd|nrrd|nhdr)$", re.IGNORECASE)
@@ -18,7 +19,6 @@ _WORDS = {
     "pa": "pa", "ap": "ap", "lateral": "lateral", "lat": "lateral", "l": "lateral",
     "ll": "left_lateral", "rl": "right_lateral",
 }  # fmt: skip
-_ANGLES = {0: "pa", 180: "ap", 90: "left_lateral", 270: "right_lateral"}
 
 
 def view_in_name(path: Path) -> str | None:
@@ -59,11 +59,7 @@ def named_views(images: Sequence[XrayImage], views: Sequence[str] | None) -> tup
     else:
         views = [_WORDS.get(view.lower(), view.lower()) for view in views]
         images = [images[i] for i in _order(images, views)]
-        # Whoever says "lateral" leaves the side to the tags.
-        names = [
-            image.tags.view if _family(image.tags.view or "") == view else view
-            for image, view in zip(images, views, strict=True)
-        ]
+        names = [with_side(view, image.tags.view) for image, view in zip(images, views, strict=True)]
     found = [str(name) for name in names]
     _refuse_twins(images, found)
     return images, found
@@ -94,7 +90,7 @@ def geometry_views(images: Sequence[XrayImage], geometry: ViewGeometry) -> tuple
     _refuse_twins(images, [geometry.names[i] for i in numbers])
     for image, number in zip(images, numbers, strict=True):
         name, shape = geometry.names[number], geometry.shapes[number]
-        if _mismatch(image.tags.name, name) >= 1:
+        if mismatch(image.tags.name, name) >= 1:
             raise InputError(
                 f"{str(image.origin.path)!r} would be view {name!r}, but its tags say {image.tags.name!r}."
             )
@@ -109,15 +105,15 @@ def geometry_views(images: Sequence[XrayImage], geometry: ViewGeometry) -> tuple
 def _order(images: Sequence[XrayImage], views: Sequence[str]) -> list[int]:
     """Return the image of each view: the given order, unless tags or names of files fit another one better."""
     hints = [image.tags.name or view_in_name(image.origin.path) for image in images]
-    cost = np.array([[_mismatch(hint, view) for hint in hints] for view in views])
+    cost = np.array([[mismatch(hint, view) for hint in hints] for view in views])
     count = len(views)
     distance = np.abs(np.arange(count)[:, None] - np.arange(count)) / (100.0 * count * count)
     order = [int(i) for i in linear_sum_assignment(cost + distance)[1]]
     for view, i in zip(views, order, strict=True):
         said, path = images[i].tags.name, str(images[i].origin.path)
-        if _mismatch(said, view) >= 1:
+        if mismatch(said, view) >= 1:
             raise InputError(f"{path!r} cannot be the view {view!r}: its tags say that it is {said!r}.")
-        if _mismatch(said, view) > 0:
+        if mismatch(said, view) > 0:
             warnings.warn(f"{path!r} is read as {view!r}, though its tags say {said!r}.", VoxrayWarning, stacklevel=4)
     if order != list(range(count)):
         pairs = ", ".join(f"{images[i].tags.label} = {view}" for view, i in zip(views, order, strict=True))
@@ -125,29 +121,6 @@ def _order(images: Sequence[XrayImage], views: Sequence[str]) -> list[int]:
             f"The order of the files contradicts their tags or names; taken as {pairs}.", VoxrayWarning, stacklevel=4
         )
     return order
-
-
-def _mismatch(hint: str | None, view: str) -> float:
-    """Return 0 if a hint fits a view or says nothing, 0.1 if it says a similar one, 1 if it contradicts."""
-    if hint is None or _canonical(hint) == _canonical(view):
-        return 0.0
-    families = [_family(name) for name in (hint, view)]
-    if view == families[0]:  # any lateral is a "lateral"
-        return 0.0
-    return 0.1 if None in families or families[0] == families[1] else 1.0
-
-
-def _canonical(name: str) -> str:
-    """Return one name for what has several: lateral = left_lateral, 0 = pa, and so on."""
-    name = name.lower()
-    if re.fullmatch(r"-?\d+(\.\d+)?", name):
-        return _ANGLES.get(float(name) % 360, name)  # type: ignore[call-overload]
-    return "left_lateral" if name == "lateral" else name
-
-
-def _family(name: str) -> str | None:
-    name = _canonical(name)
-    return "frontal" if name in ("pa", "ap") else "lateral" if name in ("left_lateral", "right_lateral") else None
 
 
 def _named_in(image: XrayImage, names: Sequence[str]) -> int | None:
@@ -161,7 +134,7 @@ def _named_in(image: XrayImage, names: Sequence[str]) -> int | None:
     best = [number for number, length in found.items() if length == max(found.values())]
     if not best:
         hint = image.tags.name or view_in_name(image.origin.path)
-        best = [i for i, name in enumerate(names) if hint is not None and _mismatch(hint, name) == 0]
+        best = [i for i, name in enumerate(names) if hint is not None and mismatch(hint, name) == 0]
     return best[0] if len(best) == 1 else None
 
 
@@ -169,7 +142,7 @@ def _refuse_twins(images: Sequence[XrayImage], names: Sequence[str]) -> None:
     """Refuse two images of the same view, and the same file for two views."""
     seen: dict[str, XrayImage] = {}
     for image, name in zip(images, names, strict=True):
-        twin = seen.setdefault(_canonical(name), image)
+        twin = seen.setdefault(canonical(name), image)
         if twin is not image:
             raise InputError(
                 f"{str(twin.origin.path)!r} and {str(image.origin.path)!r} are both the view {name!r}; each view is "

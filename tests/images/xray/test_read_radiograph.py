@@ -95,6 +95,9 @@ def test_I6_two_images_of_the_same_view_are_refused(make_xray, picture):
         read_radiograph(pair, views=["pa", "lateral"])
     with pytest.raises(InputError, match="both the view"):
         quietly([picture("a.png"), picture("b.png")], views=["lateral", "left_lateral"])
+    for twins in (["30", "30.0"], ["-30", "330"], ["30", "+30."]):
+        with pytest.raises(InputError, match="both the view"):
+            quietly([picture("a.png"), picture("b.png")], views=twins)
     with pytest.raises(InputError, match="same file"):
         quietly([picture("a.png"), picture("a.png")], views=["pa", "lateral"])
 
