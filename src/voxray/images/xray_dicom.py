@@ -87,6 +87,12 @@ def _load(path: Path) -> Dataset:
             )
         return dcmread(path)
     dataset = dcmread(path, force=True)
+    said = dataset.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian)
+    if said != ImplicitVRLittleEndian or dataset.original_encoding != (True, True):
+        raise InputError(
+            f"{str(path)!r} has no DICM mark and is not in implicit VR little endian, the only DICOM that is read "
+            "without one. Save it as a whole DICOM file (dcmconv of DCMTK does)."
+        )
     dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
     missing = [key for key in ("SOPClassUID", "Rows", "Columns", "PixelData") if key not in dataset]
     if missing:
@@ -147,6 +153,8 @@ def _check_pixel_data(path: Path, dataset: Dataset) -> None:
     if syntax in _NATIVE:
         if len(data) < size:
             raise InputError(f"{str(path)!r} is cut off: {len(data)} bytes of pixels instead of {size}.")
+        if not dataset.preamble and len(data) > size + size % 2:  # nothing else says that it is what it seems
+            raise InputError(f"{str(path)!r} is damaged: {len(data)} bytes of pixels instead of {size}.")
         return
     frames = list(generate_frames(data, number_of_frames=_frame_count(dataset)))
     if syntax in _JPEG_FAMILY:

@@ -37,7 +37,8 @@ def bone_high(stored: npt.NDArray[np.integer], dataset: Dataset, label: str) -> 
     Where nobody has looked at it, the physics decides (PS3.3 C.8.11.3.1.2): for DX "for processing"
     PixelIntensityRelationshipSign; for XA and RF with the relationship LIN or LOG the values grow with the
     intensity of the beam (C.8.7.1.1.2) unless the sign says otherwise. Their LUTs, which serve other purposes,
-    are not applied. The scale is left as it is: linear, logarithmic or the maker's own.
+    are not applied. For processing, values that are linear in the beam (LIN) become their negative logarithm, as LOG
+    is; the scale is left as it is otherwise, in XA and RF too, where no tag tells raw images from shown ones.
 
     Padding pixels (PixelPaddingValue, to PixelPaddingRangeLimit) become the lowest of the others.
 
@@ -56,6 +57,10 @@ def bone_high(stored: npt.NDArray[np.integer], dataset: Dataset, label: str) -> 
     sign, decides = _beam_sign(dataset)
     if decides:
         values = values if sign < 0 else sum(_stored_range(dataset)) - values
+        processing = dataset.get("PresentationIntentType") == "FOR PROCESSING"
+        if processing and dataset.get("PixelIntensityRelationship") == "LIN":
+            low, high = _stored_range(dataset)
+            values = np.log(high - low) - np.log(np.maximum(high - values, 1))
     else:
         values = _as_shown(stored, dataset, sign, label)
     padding = _padding(stored, dataset)

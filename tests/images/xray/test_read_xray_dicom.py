@@ -63,6 +63,14 @@ def test_I1_without_preamble_only_a_whole_implicit_xray_is_read(make_xray, small
     path.write_bytes(whole[:-100])
     with pytest.raises(InputError, match="3740 bytes of pixels instead of 3840"):
         read(path)
+    dataset.PixelData += bytes(100)
+    dataset.save_as(path, implicit_vr=True, little_endian=True)
+    with pytest.raises(InputError, match="3940 bytes of pixels instead of 3840"):
+        read(path)
+    dataset.PixelData = dataset.PixelData[:-100]
+    dataset.save_as(path, implicit_vr=False, little_endian=True)
+    with pytest.raises(InputError, match="no DICM mark and is not in implicit VR"):
+        read(path)
     del dataset.Rows
     dataset.save_as(path, implicit_vr=True, little_endian=True)
     with pytest.raises(InputError, match="lacks Rows"):
@@ -174,6 +182,30 @@ def test_I4_for_processing_the_beam_decides(make_xray, small_xray, photometric):
     falling = make_xray("down.dcm", PixelIntensityRelationshipSign=-1, **raw)
     assert np.array_equal(read(rising), small_xray)
     assert np.array_equal(read(falling), small_xray)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("signed", [False, True])
+def test_I4_values_linear_in_the_beam_end_as_their_logarithm(make_xray, small_xray, sign, signed):
+    """LIN and LOG of one object differ by a straight line alone."""
+    raw = {"Modality": "DX", "PresentationIntentType": "FOR PROCESSING", "PixelIntensityRelationshipSign": sign}
+    raw["BitsStored"] = 16
+    beam = np.rint(65535 * np.exp(-small_xray.astype(float) / 1000)).astype(np.int64)
+    stored = (beam if sign > 0 else 65535 - beam) - 32768 * signed
+    path = make_xray(pixels=stored.astype(np.int16 if signed else np.uint16), PixelIntensityRelationship="LIN", **raw)
+    assert np.allclose(read(path), small_xray / 1000, atol=0.01)
+
+
+def test_I4_a_pixel_without_any_beam_is_finite(make_xray, small_xray):
+    dead = FULL - small_xray
+    dead[5, 5] = 0
+    path = make_xray(
+        pixels=dead, Modality="DX", PresentationIntentType="FOR PROCESSING", PixelIntensityRelationship="LIN",
+        PixelIntensityRelationshipSign=1,
+    )  # fmt: skip
+    image = read(path)
+    assert np.isfinite(image).all()
+    assert image[5, 5] == image.max()
 
 
 def test_I4_for_presentation_a_contradicting_sign_is_said(make_xray, small_xray):
