@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
 
-from voxray.cli.arguments import Device, Overwrite, Seed, XrayArguments, read_geometry
+from voxray.cli.arguments import Device, Overwrite, Seed, XrayArguments
 from voxray.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,10 +62,19 @@ class Request:
     result: ResultArguments
 
     def key(self) -> str:
-        """Hash of all that shapes a result."""
+        """Hash of all that shapes a result; of files their content, so that a change is seen and a move is none.
+
+        Raises:
+            InputError: if the geometry cannot be read.
+            ModelError: if the model cannot.
+        """
         from voxray.images.disclaimer import made_by
+        from voxray.images.report import sha256_file
+        from voxray.models.folder import model_sha256
 
         values = asdict(self) | {"made_by": made_by()}
+        values["method"]["model"] = model_sha256(self.method.model)
+        values["geometry"] = sha256_file(self.geometry) if self.geometry is not None else None
         del values["result"]["overwrite"], values["method"]["device"]
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -80,7 +89,7 @@ class Request:
             patient.files,
             model=method.model,
             views=views,
-            geometry=read_geometry(geometry) if geometry is not None else None,
+            geometry=geometry,
             options=self.reading.options(),
             device=method.device,
             seed=method.seed,

@@ -14,6 +14,7 @@ from torch import Tensor
 from voxray.errors import CheckpointError, InputError, ModelError, VoxrayWarning
 from voxray.images.atomic import atomic_folder, refuse_existing
 from voxray.images.reading import reading
+from voxray.images.report import sha256_file
 from voxray.methods import Method
 from voxray.recipes import Recipe
 from voxray.recipes.recipe import parse_recipe
@@ -80,6 +81,19 @@ def load_model(model: str | Path, device: torch.device | str = "cpu") -> LoadedM
     method = info.recipe.build()
     method.load_state_dict(weights)
     return LoadedModel(info, method.to(device).eval(), sha256)
+
+
+def model_sha256(model: str | Path) -> str:
+    """Return a hash of all that a model is: its recipe and its weights, without loading them.
+
+    Raises:
+        ModelError: if there is no such model, or its files cannot be read.
+    """
+    folder = _find(model)
+    try:
+        return hashlib.sha256("".join(sha256_file(folder / name) for name in (RECIPE, WEIGHTS)).encode()).hexdigest()
+    except InputError as error:
+        raise ModelError(f"The model in '{folder}' cannot be used: {error} Copy the model again.") from error
 
 
 def save_model(method: Method, recipe: Recipe, folder: Path, card: str, *, overwrite: bool = False) -> None:
