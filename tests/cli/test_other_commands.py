@@ -1,6 +1,7 @@
 """`prepare`, `train`, `evaluate`, `models`, `info`, `doctor`, `demo`."""
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +83,17 @@ def test_info_shows_what_is_in_a_file(
     done = cli("info")
     assert made_by() in done.out
     assert "tiny" in done.out
+
+
+def test_I13_info_sends_no_commands_to_the_terminal(cli: Cli, tiny_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_folder, tmp_path / "m")
+    (tmp_path / "m" / "MODEL_CARD.md").write_text(
+        "Größe\tof \x1b]0;title\x07\x1b[2J\x9b31m\u202ethis\nmodel\x00", "utf-8"
+    )
+    said = cli("info", tmp_path / "m").out
+    assert "Größe" in said
+    assert "this\nmodel\n" in said
+    assert not set(said) & set("\x00\x07\x1b\x9b\u202e")
 
 
 def test_O4_info_tells_nothing_about_the_patient(cli: Cli, shared_data: Path) -> None:

@@ -1,6 +1,7 @@
 """What a command shows: results on stdout; notes and progress on stderr."""
 
 import os
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,12 +22,17 @@ ERR = Console(**_PLAIN, stderr=True)
 
 def show(text: str = "") -> None:
     """Write a line of the result."""
-    OUT.print(text)
+    OUT.print(harmless(text))
 
 
 def note(text: str) -> None:
     """Write a line that is no result."""
-    ERR.print(text)
+    ERR.print(harmless(text))
+
+
+def harmless(text: str) -> str:
+    """Leave out what steers a terminal, or turns the direction of text: it may come from a file of somebody else."""
+    return "".join(mark for mark in text if mark in "\n\t" or unicodedata.category(mark) not in ("Cc", "Cf"))
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
@@ -38,7 +44,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: 
         numeric = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
+        table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else harmless(str(cell)) for cell in row))
     (OUT if OUT.is_terminal else Console(**_PLAIN, width=_WIDE)).print(table, soft_wrap=False)
 
 
