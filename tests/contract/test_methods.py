@@ -17,6 +17,7 @@ from voxray.geometry import ViewGeometry
 from voxray.images import Radiograph
 from voxray.methods import Estimate, Method, MethodConfig, method_named, method_names
 from voxray.models import load_model, save_model
+from voxray.physics import Projector
 from voxray.physics.attenuation import hu_to_mu
 from voxray.recipes import Recipe, load_recipe, recipe_names
 
@@ -238,9 +239,27 @@ def test_I4_T7_grey_values_are_served_with_a_warning(name: str) -> None:
 
 
 def test_T7_the_plain_mean_is_on_the_grid(name: str) -> None:
-    mean = trained(name).plain_mean()
-    if mean is None:
+    found = trained(name).plain_mean(VIEWS.shifted(ISOCENTRE_MM))
+    if found is None:
         pytest.skip("this method has none")
-    assert mean.grid == GRID
+    assert found.volume.grid.is_close(GRID.shifted(ISOCENTRE_MM), 1e-6)
     expected = torch.stack([patient(seed).volume.hu for seed in range(3)]).mean(0)
-    assert (mean.hu - expected).abs().mean() < 1
+    assert (found.volume.hu - expected).abs().mean() < 1
+
+
+def test_N10_T7_the_plain_mean_is_seen_with_what_is_around_it(name: str) -> None:
+    """The mean of line integrals is the line integral of the mean, of whole bodies as of cubes."""
+    for outside in ("body", "air"):
+        found = trained(name).plain_mean(VIEWS, outside)  # type: ignore[arg-type]
+        if found is None:
+            pytest.skip("this method has none")
+        seen = [seen_of(seed, outside) for seed in range(3)]
+        for view, again in enumerate(found.reprojections):
+            expected = torch.stack([images[view] for images in seen]).mean(0)
+            assert (again - expected).norm() < 0.1 * expected.norm(), outside
+
+
+def seen_of(seed: int, outside: str) -> list[torch.Tensor]:
+    if outside == "body":
+        return list(xrays_of(patient(seed), VIEWS).images)
+    return Projector(GRID, VIEWS).forward(hu_to_mu(patient(seed).volume.hu))

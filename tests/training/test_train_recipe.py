@@ -14,7 +14,7 @@ from voxray.data.phantom import thorax_phantom
 from voxray.data.prepare import prepare
 from voxray.data.store import Store
 from voxray.errors import InputError, RecipeError
-from voxray.geometry import VolumeGrid
+from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume
 from voxray.images.report import hashed_name
 from voxray.models import load_model
@@ -81,9 +81,9 @@ def test_files_become_a_model_by_way_of_prepare(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(small_recipe(17).to_yaml())
     train(recipe, tmp_path / "store", tmp_path / "m", overrides=["config.scans=3"])
-    mean = load_model(tmp_path / "m").method.plain_mean()
+    mean = load_model(tmp_path / "m").method.plain_mean(ViewGeometry.biplanar())
     assert mean is not None
-    assert -900 < float(mean.hu[14:18, 14:18, 8:10].mean()) < -100, "lung"
+    assert -900 < float(mean.volume.hu[14:18, 14:18, 8:10].mean()) < -100, "lung"
 
 
 @pytest.mark.parametrize(

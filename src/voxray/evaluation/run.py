@@ -13,11 +13,9 @@ from voxray.data.store import Case, Store
 from voxray.evaluation.metrics import mae_hu, psnr, residual_rms, slice_ssim, to_unit_range
 from voxray.evaluation.protocols import Protocol, make_xrays
 from voxray.geometry import ViewGeometry
-from voxray.images import CTVolume, Radiograph
+from voxray.images import Radiograph
 from voxray.images.atomic import refuse_existing, write_text_atomic
-from voxray.methods.base import Method, check_case
-from voxray.physics import Projector
-from voxray.physics.attenuation import hu_to_mu
+from voxray.methods.base import Estimate, Method, check_case
 
 METRICS = ("psnr3d", "ssim", "mae_hu", "residual")
 
@@ -121,23 +119,21 @@ def evaluate_method(
             radiograph, outside = make_xrays(case, views, protocol, seed)
             rng = torch.Generator().manual_seed(seed)
             estimate = method.reconstruct(radiograph, rng=rng, outside=outside)
-            rows.append(_score(case, protocol, name, estimate.volume, radiograph, list(estimate.reprojections)))
-            baseline = method.plain_mean()
+            rows.append(_score(case, protocol, name, estimate, radiograph))
+            baseline = method.plain_mean(radiograph.views, outside)
             if baseline is not None:
-                again = Projector(baseline.grid, views).forward(hu_to_mu(baseline.hu))
-                rows.append(_score(case, protocol, "mean", baseline, radiograph, again))
+                rows.append(_score(case, protocol, "mean", baseline, radiograph))
             done += 1
             if progress is not None:
                 progress(done, total)
     return Evaluation(tuple(rows))
 
 
-def _score(
-    case: Case, protocol: Protocol, model: str, volume: CTVolume, radiograph: Radiograph, again: list[torch.Tensor]
-) -> Row:
-    image, truth = to_unit_range(volume.hu), to_unit_range(case.volume.hu)
+def _score(case: Case, protocol: Protocol, model: str, estimate: Estimate, radiograph: Radiograph) -> Row:
+    hu, again = estimate.volume.hu, list(estimate.reprojections)
+    image, truth = to_unit_range(hu), to_unit_range(case.volume.hu)
     return Row(
         case.id, protocol, model,
         psnr3d=psnr(image, truth, data_range=1.0), ssim=slice_ssim(image, truth, data_range=1.0),
-        mae_hu=mae_hu(volume.hu, case.volume.hu), residual=residual_rms(again, list(radiograph.images)),
+        mae_hu=mae_hu(hu, case.volume.hu), residual=residual_rms(again, list(radiograph.images)),
     )  # fmt: skip

@@ -9,14 +9,14 @@ is the posterior mean of that model, given the X-rays (`make_consistent`).
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor
 
 from voxray.data.resample import resample
 from voxray.data.store import Case
 from voxray.errors import InputError
-from voxray.geometry import FloatArray, VolumeGrid
+from voxray.geometry import FloatArray, ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.base import Estimate, Method, MethodConfig, Outside, Progress, Stage
 from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu, mu_to_hu
@@ -89,9 +89,14 @@ class Atlas(Method):
         self.around.copy_(self.deviations.mean(0))
         self.deviations -= self.around
 
-    def plain_mean(self) -> CTVolume:
-        """Return the mean anatomy, about the origin."""
-        return CTVolume(mu_to_hu(MU_WATER_PER_MM * self.mean).cpu(), self.grid)
+    @torch.no_grad()
+    def plain_mean(self, views: ViewGeometry, outside: Outside = "body") -> Estimate:
+        """Return the mean anatomy, and what the views see of it."""
+        centre_mm = views.isocentre()
+        scene = self._scene(outside)
+        seen = scene.project(views.shifted(-centre_mm))
+        grid = VolumeGrid.centred(centre_mm, self.grid.shape, self.grid.spacing_mm)
+        return Estimate(_volume(scene, grid), reprojections=tuple(image.cpu() for image in seen))
 
     @torch.no_grad()
     def reconstruct(
@@ -105,7 +110,7 @@ class Atlas(Method):
     ) -> Estimate:
         """Return the posterior mean; with samples, draws from the posterior and their standard deviation."""
         radiograph, centre_mm = _about_isocentre(radiograph)
-        scene, variations = self._scene(outside)
+        scene, variations = self._scene(outside), self._variations(outside)
         images = [image.to(self.mean.device) for image in radiograph.images]
         measured = as_line_integrals(images, radiograph.kind, scene.project(radiograph.views))
         noise = self.settings.display_noise if radiograph.kind == "display" else self.settings.noise
@@ -142,13 +147,23 @@ class Atlas(Method):
                      "residual_by_iteration": [round(value, 5) for value in residual]},
         )  # fmt: skip
 
-    def _scene(self, outside: Outside) -> tuple[Scene, list[Variation]]:
-        """Return the mean anatomy, and how it may change, per mm."""
+    def _core(self) -> Bool[Tensor, "Z Y X"]:
+        """Tell which voxels of the support lie inside the volume."""
+        return inside(self.support, self.grid).to(self.mean.device)
+
+    def _scene(self, outside: Outside) -> Scene:
+        """Return the mean anatomy, per mm."""
+        rest = MU_WATER_PER_MM * self.around * ~self._core()
+        return Scene(
+            MU_WATER_PER_MM * self.mean, self.grid, torch.zeros_like(rest) if outside == "air" else rest, self.support
+        )
+
+    def _variations(self, outside: Outside) -> list[Variation]:
+        """Return how the mean anatomy may change, per mm."""
         settings, grid = self.settings, self.support
-        core = inside(grid, self.grid).to(self.mean.device)
+        core = self._core()
         somewhere = core if outside == "air" else torch.ones_like(core)
         around = MU_WATER_PER_MM * self.around
-        scene = Scene(MU_WATER_PER_MM * self.mean, self.grid, around * (somewhere & ~core), grid)
         deviations = MU_WATER_PER_MM * self.deviations
         ones = torch.ones_like(around)[None]
         blur = Variation(ones, grid, settings.spacing_mm / 2**0.5)
@@ -160,7 +175,7 @@ class Atlas(Method):
         members = torch.cat([deviations / (len(deviations) - 1) ** 0.5, shifts]) * somewhere
         std = smooth(deviations.std(0)) + settings.floor * MU_WATER_PER_MM
         fine = (std * somewhere)[None] / len(settings.fine_length_mm) ** 0.5
-        return scene, [
+        return [
             Variation(members, grid, settings.member_length_mm, knot_mm=settings.member_length_mm),
             *(Variation(fine, grid, length) for length in settings.fine_length_mm),
         ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from voxray.data.store import Case
 from voxray.errors import InputError
-from voxray.geometry import VolumeGrid
+from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 
 Progress = Callable[[int, int], None]
@@ -112,8 +112,13 @@ class Method(nn.Module, ABC):
             NumericalError: if a number is not finite.
         """
 
-    def plain_mean(self) -> CTVolume | None:
-        """Return what the method would answer without any X-ray, where that makes sense: a baseline."""
+    def plain_mean(self, views: ViewGeometry, outside: Outside = "body") -> Estimate | None:
+        """Return what the method would answer without any X-ray, where that makes sense: a baseline.
+
+        Args:
+            views: of the re-projections; the volume is about their isocentre.
+            outside: as for `reconstruct`.
+        """
         return None
 
 
