@@ -9,6 +9,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
+from voxray.data.options import PrepareOptions
 from voxray.geometry import VolumeGrid
 from voxray.images import CTVolume
 
@@ -79,3 +80,9 @@ def save_dicom(
         ds.PixelData = image.tobytes()
         ds.save_as(folder / f"{k + 1:03}.dcm", enforce_file_format=True)
     return folder
+
+
+def small(**changes: object) -> PrepareOptions:
+    """Return options for a cube of 32^3 voxels, made in this process."""
+    options = {"shape": (32, 32, 32), "spacing_mm": 10.0, "workers": 1} | changes
+    return PrepareOptions(**options)  # type: ignore[arg-type]

@@ -1,38 +1,19 @@
 """`prepare`: any mix of inputs, by patient, resumed after a kill, one bad file at a time."""
 
 import csv
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from ct_maker import chest, save, save_dicom
+from ct_maker import chest, save, save_dicom, small
 
 from voxray.data.options import PrepareOptions
 from voxray.data.prepare import PrepareSummary, prepare
 from voxray.data.store import Store
-from voxray.errors import InputError
-
-SMALL = {"shape": (32, 32, 32), "spacing_mm": 10.0, "workers": 1}
-
-
-def small(**changes: object) -> PrepareOptions:
-    return PrepareOptions(**(SMALL | changes))  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def cts(tmp_path: Path) -> Path:
-    folder = tmp_path / "cts"
-    save(chest(couch_gap_mm=10)[0], folder / "a.nii.gz")
-    save(chest(origin_mm=(0, 0, 0))[0], folder / "sub dir" / "b ä.mha")
-    save(chest((5, 5, 8))[0], folder / "c.nrrd")
-    return folder
+from voxray.errors import InputError, VoxrayWarning
 
 
 def test_folders_give_centred_masked_cubes(cts: Path, tmp_path: Path) -> None:
@@ -187,7 +168,9 @@ def test_a_centre_outside_the_scan_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"pipeline": "y"}, {"centre": "heart"}, {"body_mask": "x"}, {"shape": (1, 1, 1)}, {"workers": -1},
-     {"centre": "body", "box": (0, 0, 0, 1, 1, 1)}, {"spacing_mm": float("nan")}, {"protocol": "x"}],
+     {"centre": "body", "box": (0, 0, 0, 1, 1, 1)}, {"spacing_mm": float("nan")}, {"protocol": "x"},
+     {"shape": (8, 8, 1025)}, {"pipeline": "x2ct", "centre": "body"}, {"pipeline": "x2ct", "spacing_mm": 2.0},
+     {"pipeline": "x2ct", "box": (0, 0, 0, 1, 1, 1)}, {"pipeline": "x2ct", "centre_mask": Path("m.nii")}],
 )  # fmt: skip
 def test_I13_impossible_options_are_refused(changes: dict[str, object]) -> None:
     with pytest.raises(InputError):
@@ -203,6 +186,13 @@ def test_the_whole_scan_can_be_kept_coarser(tmp_path: Path) -> None:
     assert coarse.grid.spacing_mm == pytest.approx([5, 5, 5])
     mass = [float((scan.hu + 1024).sum()) for scan in (coarse, own)]
     assert mass[0] == pytest.approx(mass[1], rel=0.05)
+
+
+def test_I13_x2ct_says_that_it_leaves_out_the_isocentres(tmp_path: Path) -> None:
+    save(chest((8, 8, 10))[0], tmp_path / "in" / "a.nii")
+    (tmp_path / "t.csv").write_text("id,iso_x,iso_y,iso_z\na,170,240,-250\n")
+    with pytest.warns(VoxrayWarning, match=r"t\.csv' are not used: the pipeline x2ct"):
+        prepare([tmp_path / "in"], tmp_path / "s", small(pipeline="x2ct", table=tmp_path / "t.csv"))
 
 
 @pytest.mark.slow
@@ -229,37 +219,6 @@ def test_warnings_of_workers_are_handed_back(tmp_path: Path) -> None:
     volume.hu[0, 0, 0] = -3024
     file = save(volume, tmp_path / "a.nii")
     assert "a" in prepare([file], tmp_path / "s", small()).warnings
-
-
-_KILLED = """
-import sys
-from pathlib import Path
-from voxray.data.options import PrepareOptions
-from voxray.data.prepare import prepare
-prepare([Path(sys.argv[1])], Path(sys.argv[2]), PrepareOptions(shape=(32, 32, 32), spacing_mm=10.0, workers=1))
-"""
-
-
-@pytest.mark.parametrize("cases_before_the_kill", [0, 2])
-def test_O1_a_killed_run_leaves_whole_cases_and_goes_on(tmp_path: Path, cases_before_the_kill: int) -> None:
-    for name in "abcd":
-        save(chest((2.5, 2.5, 5))[0], tmp_path / "cts" / f"{name}.nii")
-    store = tmp_path / "s"
-    run = subprocess.Popen([sys.executable, "-c", _KILLED, str(tmp_path / "cts"), str(store)])
-    try:
-        while run.poll() is None and len(list(store.glob("cases/[a-d].safetensors"))) < cases_before_the_kill:
-            time.sleep(0.005)
-    finally:
-        os.kill(run.pid, signal.SIGKILL)
-        run.wait()
-    done = Store.open(store).cases() if (store / "cases").is_dir() else []
-    assert len(done) >= cases_before_the_kill
-    for name in done:
-        assert Store.open(store).load(name).volume.grid.shape == (32, 32, 32)
-    summary = prepare([tmp_path / "cts"], store, small())
-    assert sorted(summary.kept) == done
-    assert sorted(summary.made + summary.kept) == ["a", "b", "c", "d"]
-    assert not list((store / "cases").glob(".voxray-tmp-*"))
 
 
 def test_a_full_disk_stops_the_run(cts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +25,13 @@ class PrepareOptions:
 
     Attributes:
         shape: voxels of the cube (z, y, x).
-        spacing_mm: side of its voxels; the pipeline x2ct has its own (320 mm / voxels).
+        spacing_mm: side of its voxels; the pipeline x2ct has its own (320 mm / voxels) and refuses others.
         pipeline: `voxray`, or `x2ct` (see `one_case.x2ct_cube`).
         body_mask: `threshold` (`body_mask.body_mask`), `none` (the couch stays), or a mask: one file for all scans,
             or a folder with a file named after each id.
         centre: where the middle of the cube goes: `lungs` (a scan without lungs fails), `body` or `scan` (middle of
-            the body's or the scan's box), or a point in LPS mm. A table's isocentre stands above it.
+            the body's or the scan's box), or a point in LPS mm. A table's isocentre stands above it. The pipeline x2ct
+            has a centre of its own: it refuses all of these, and warns about a table's isocentres.
         box: (x, y, z, x, y, z), two corners in LPS mm; its middle is the centre.
         centre_mask: the centre is the middle of this mask's box: a file, or a folder as for `body_mask`.
         finest_mm: the whole scan is kept with voxels of at least this size; 0 keeps its own.
@@ -73,9 +75,25 @@ class PrepareOptions:
             raise InputError(f"body_mask is threshold, none or a path, not {self.body_mask!r}.")
         if (self.centre != "lungs") + (self.box is not None) + (self.centre_mask is not None) > 1:
             raise InputError("Give one of centre, box and mask: each of them says where the middle is.")
-        if min(self.shape) < 8 or not 0.1 <= self.spacing_mm <= 20 or self.finest_mm < 0 or self.workers < 0:
+        # x2ct_cube keeps 320 mm about a place of its own.
+        own_spacing = [2.5, *(320 / n for n in self.shape if n)]
+        if self.pipeline == "x2ct" and (
+            self.centre != "lungs" or self.box is not None or self.centre_mask is not None
+            or not any(math.isclose(self.spacing_mm, mm, rel_tol=1e-3) for mm in own_spacing)
+        ):  # fmt: skip
             raise InputError(
-                f"The cube needs at least 8 voxels a side of 0.1 to 20 mm, and finest_mm and workers cannot be "
+                "The pipeline x2ct places its cube of 320 mm itself: leave out centre, box, mask and spacing_mm, or "
+                "use the pipeline voxray."
+            )
+        if (
+            min(self.shape) < 8
+            or max(self.shape) > 1024
+            or not 0.1 <= self.spacing_mm <= 20
+            or self.finest_mm < 0
+            or self.workers < 0
+        ):
+            raise InputError(
+                f"The cube needs 8 to 1024 voxels a side of 0.1 to 20 mm, and finest_mm and workers cannot be "
                 f"negative: shape {self.shape}, spacing_mm {self.spacing_mm:g}, finest_mm {self.finest_mm:g}, "
                 f"workers {self.workers}."
             )

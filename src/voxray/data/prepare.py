@@ -3,6 +3,7 @@
 import hashlib
 import multiprocessing
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -77,8 +78,9 @@ def prepare(
 ) -> PrepareSummary:
     """Prepare CT scans for training and evaluation; run again, it goes on where it was stopped.
 
-    Each case is written whole under its name or not at all, so the store is valid at every moment. A scan that
-    fails does not stop the others.
+    Each case is written whole under its name or not at all, so the store is valid at every moment. Cases whose
+    source, options or split changed are deleted before the first one is made again, so that nothing old stands
+    beside the new, even after a failure or a kill. A scan that fails does not stop the others.
 
     With more than one worker, a script of your own must call this under `if __name__ == "__main__":`, as always
     with processes in Python.
@@ -98,9 +100,15 @@ def prepare(
     found = find_scans([Path(path) for path in inputs])
     scans = [_with_table_patient(scan, table) for scan in found.scans]
     splits = assign_splits(scans, table, options.fractions, options.protocol)
-    summary = PrepareSummary(failed=dict(found.failed), skipped=dict(found.skipped))
     jobs = [_job(scan, splits[scan.id], table.get(scan.id, Row()), options) for scan in scans]
+    if options.pipeline == "x2ct" and any(job.row.isocentre_mm for job in jobs):
+        warnings.warn(
+            f"The isocentres in {str(options.table)!r} are not used: the pipeline x2ct places the cube itself. For "
+            f"cubes about them, use the pipeline voxray.",
+            VoxrayWarning, stacklevel=2,
+        )  # fmt: skip
     records = _open(store, jobs, options, found)
+    summary = PrepareSummary(failed=dict(found.failed), skipped=dict(found.skipped))
     todo = []
     for job in jobs:
         done = records.get(job.scan.id)
@@ -109,6 +117,9 @@ def prepare(
         else:
             todo.append(job)
     (store / MANIFEST).unlink(missing_ok=True)
+    for job in todo:
+        case_path(store, job.scan.id).unlink(missing_ok=True)
+        records.pop(job.scan.id, None)
     if progress:
         progress(len(summary.kept), len(jobs))
     for count, (job, outcome) in enumerate(_outcomes(todo, store, options), start=len(summary.kept) + 1):
@@ -155,12 +166,13 @@ def _open(store: Path, jobs: list[Job], options: PrepareOptions, found: Found) -
     except OSError as error:
         raise InputError(f"{str(store)!r} cannot be written: {error.strerror}.") from error
     records = {}
+    coming = {job.scan.id for job in jobs}
     for file in case_files(store):
         try:
             records[file.stem] = read_record(file)
         except InputError as error:
-            found.failed[str(file)] = str(error)
-    coming = {job.scan.id for job in jobs}
+            if file.stem not in coming:  # else it is made again
+                found.failed[str(file)] = str(error)
     split_of = {job.scan.patient: job.split for job in jobs}
     for name, record in records.items():
         if name in coming:
@@ -210,15 +222,17 @@ def _outcomes(jobs: list[Job], store: Path, options: PrepareOptions) -> Iterator
 def _in_processes(jobs: list[Job], store: Path, workers: int) -> Iterator[tuple[Job, Outcome]]:
     # "spawn": a forked process would inherit the locks of torch's threads.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
     try:
         futures = {pool.submit(run_job, job, store): job for job in jobs}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise ResourceError(
-            f"A worker was killed, most likely for want of memory. Run the same command again with fewer than "
-            f"{workers} workers: it goes on where it stopped."
+            f"A worker was killed, most likely for want of memory: run the same command again with fewer than "
+            f"{workers} workers, and it goes on where it stopped. Or the workers could not start, as in a script of "
+            f"your own without an `if __name__ == '__main__':` guard, or one that is no file: add the guard, save the "
+            f"script as a file, or ask for one worker."
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -239,13 +253,21 @@ def _on_cluster(jobs: list[Job], store: Path, scheduler: str) -> Iterator[tuple[
             yield futures[future], future.result()
 
 
-def _one_thread() -> None:
-    """Leave the parallel work to the processes."""
+def _start_worker() -> None:
+    """Leave the parallel work to the processes, and end with the one that started this one, however it ends."""
     import SimpleITK as sitk  # noqa: N813
     import torch
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _default_workers() -> int:

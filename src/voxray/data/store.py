@@ -36,7 +36,8 @@ class CaseRecord:
         source: name of the file or folder that the case was made from, without its path.
         sha256: hash of the source's files.
         isocentre_mm: LPS; the middle of the cube.
-        padding: voxels of the cube beyond the scan: (low, high) along (z, y, x).
+        padding: voxels of the cube beyond the scan: (low, high) along (z, y, x). Nothing in voxray reads it:
+            it is kept for users whose metrics leave the padding out.
         stamp, options: hashes of the source's files (names, sizes, times) and of the options: prepared again
             only when one of them changes.
     """
