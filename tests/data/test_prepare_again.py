@@ -1,6 +1,7 @@
 """`prepare` again: after a failure, a kill, a change of options or of the table."""
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -97,11 +98,11 @@ def test_O1_workers_end_with_a_killed_run(tmp_path: Path) -> None:
     )
     run = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     assert run.stdout is not None
-    told = list(iter(run.stdout.readline, "ready\n"))
+    told = list(itertools.takewhile(lambda line: line != "ready\n", run.stdout))
     run.kill()
     # Workers hold the other end of the pipe: it is closed when the last of them is gone.
     try:
-        rest, _ = run.communicate(timeout=60)
+        rest, _ = run.communicate(timeout=30)
     finally:
         for pid in map(int, told):
             with contextlib.suppress(ProcessLookupError):
