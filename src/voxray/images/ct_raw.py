@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from voxray.errors import InputError
-from voxray.images.reading import check_file, check_voxels
+from voxray.images.reading import check_voxels
 
 # The most that a deflate stream expands; a header that promises more than that lies.
 MAX_DEFLATE_RATIO = 1032
@@ -24,14 +24,15 @@ def beside(path: Path, name: str) -> Iterator[BinaryIO]:
     """Open the file `name` in the folder of the header `path`.
 
     Raises:
-        InputError: if it is a list or pattern of files, or in another folder: a header must not reach for any file
-            it likes.
+        InputError: if it is missing, a list or pattern of files, or in another folder: a header must not reach for
+            any file it likes.
     """
     name = name.removeprefix("./")
     if "/" in name or "%" in name or len(name) > 255 or name.upper().startswith("LIST"):
         raise InputError(f"{str(path)!r} has its data in {name[:100]!r}; voxray reads them from one file beside it.")
     data = path.parent / name
-    check_file(data)
+    if not data.is_file():
+        raise InputError(f"{str(path)!r} has its data in {name!r}, but there is no such file beside it.")
     with data.open("rb") as file:
         yield file
 

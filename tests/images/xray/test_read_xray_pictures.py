@@ -157,6 +157,7 @@ NRRD = b"NRRD0004\ntype: uchar\ndimension: 2\nsizes: 4 4\nencoding: raw\n"
         ("a.mha", META.replace(b"NDims = 2", b"NDims = 2\nNDims = 93")),
         ("a.mha", META + b"ElementDataFile : secret.raw\n"),
         ("a.mha", META + b"ElementDataFile = ../secret.raw\n"),
+        ("a.mha", META + b"ElementDataFile = missing.raw\n"),
         ("a.nrrd", NRRD + b"content: " + b"y" * 3000 + b"\nsizes: 4 4\n\n"),
         ("a.nrrd", NRRD + b"DATA FILE: ../secret.raw\n\n"),
         ("a.nrrd", NRRD + b"data file: " + b"z" * 3000 + b"\n\n"),
