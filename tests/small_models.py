@@ -1,5 +1,6 @@
 """Phantom patients, a store of them, and small models: what tests of learning, evaluation and use share."""
 
+import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -29,7 +30,9 @@ def patient(seed: int) -> Case:
     hu = thorax_phantom(whole, rng=rng(seed)).volume.hu.round()
     name = f"phantom{seed:02d}"
     padding = ((0, 0), (0, 0), (0, 0))
-    record = CaseRecord(name, name, "", "CC0-1.0", name, "", ISOCENTRE_MM, padding, "", "")
+    record = CaseRecord(
+        name, name, "", "CC0-1.0", name, hashlib.sha256(name.encode()).hexdigest(), ISOCENTRE_MM, padding, "", ""
+    )
     return Case(record, CTVolume(hu[4:-4, 1:-1, 7:-7].clone(), cube), CTVolume(hu, whole))
 
 

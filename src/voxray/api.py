@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import torch
 
 from voxray.data.options import PrepareOptions
@@ -86,6 +87,7 @@ def reconstruct(
         with _timed(seconds, "load model"):
             loaded = load_model(model, chosen)
         _check_body_part(radiograph, loaded.info.recipe)
+        _check_field(radiograph, loaded.method.grid)
         with _timed(seconds, "reconstruct"):
             seen = _without_counts(_as_fine_as(loaded.method.grid, radiograph))
             try:
@@ -216,6 +218,12 @@ def evaluate(
     cases = opened.cases(split)
     if not cases:
         raise InputError(f"'{store}' has no cases to evaluate on.")
+    known = [name for name in cases if opened.records[name].sha256 in loaded.info.recipe.trained_on]
+    if known:
+        warnings.warn(
+            f"The model was trained on {len(known)} of these {len(cases)} cases ({', '.join(known[:5])}): their scores "
+            "say nothing.", VoxrayWarning, 2,
+        )  # fmt: skip
     return evaluate_method(
         loaded.method, loaded.info.name, opened, cases, geometry, names, seed=_checked_seed(seed), progress=progress
     )
@@ -283,6 +291,24 @@ def _check_body_part(radiograph: Radiograph, recipe: Recipe) -> None:
         if part and recipe.body_parts and part.upper() not in recipe.body_parts:
             message = f"The X-ray shows {part} (BodyPartExamined), but the model {recipe.name!r} is for "
             warnings.warn(message + f"{', '.join(recipe.body_parts)}: it draws that all the same.", VoxrayWarning, 3)
+
+
+def _check_field(radiograph: Radiograph, grid: VolumeGrid) -> None:
+    """Warn where grey values show far less than the volume holds: their pixel size is likely wrong."""
+    views = radiograph.views
+    if radiograph.kind != "display":
+        return
+    for view, name in enumerate(views.names):
+        steps = np.linalg.norm([views.v_mm[view], views.u_mm[view]], axis=1) * views.shapes[view]
+        distances = [np.linalg.norm(end - views.source_mm[view]) for end in (views.isocentre(), views.centre_mm[view])]
+        shown_mm = float(max(steps) * distances[0] / distances[1])
+        if shown_mm < 0.6 * float(max(grid.size_mm)):
+            warnings.warn(
+                f"View {name!r} shows {shown_mm:.0f} mm of the patient, the volume has {max(grid.size_mm):.0f} mm: if "
+                "the image was made smaller, its pixel size is larger than its tags say (--pixel-mm).",
+                VoxrayWarning,
+                3,
+            )
 
 
 @contextmanager

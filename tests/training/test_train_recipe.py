@@ -8,12 +8,12 @@ import torch
 from ct_maker import save
 from small_models import patient, small_recipe, write_store
 
-from voxray.api import train
+from voxray.api import evaluate, train
 from voxray.data.options import PrepareOptions
 from voxray.data.phantom import thorax_phantom
 from voxray.data.prepare import prepare
 from voxray.data.store import Store
-from voxray.errors import InputError, RecipeError
+from voxray.errors import InputError, RecipeError, VoxrayWarning
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume
 from voxray.images.report import hashed_name
@@ -37,7 +37,7 @@ def test_a_store_becomes_a_model_that_loads(store: Path, tmp_path: Path) -> None
     mean = torch.stack([hu_to_mu(patient(seed).volume.hu, 1.0) for seed in (0, 1, 2)]).mean(0)
     assert torch.allclose(loaded.method.state_dict()["mean"], mean, atol=2e-3), "to half precision"
     card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
-    for told in ("# small", "not a medical device", "CC0-1.0", "scans: 3"):
+    for told in ("# small", "not a medical device", "CC0-1.0", "3 scans"):
         assert told in card
     hashes = {seed: hashed_name(Path(f"phantom{seed:02d}")) for seed in (0, 1, 2, 20)}
     assert [hashes[seed] in card for seed in (0, 1, 2, 20)] == [True, True, True, False], "the last is of another split"
@@ -133,3 +133,10 @@ def test_I12_a_model_that_is_there_is_kept(store: Path, tmp_path: Path) -> None:
     assert (folder / "weights.safetensors").read_bytes() == before
     train_recipe(small_recipe(3), Store.open(opened), folder, overwrite=True)
     assert (folder / "weights.safetensors").read_bytes() != before
+
+
+def test_N10_scores_on_training_scans_are_warned_about(store: Path, tmp_path: Path) -> None:
+    folder = train_recipe(small_recipe(3), Store.open(store), tmp_path / "m")
+    with pytest.warns(VoxrayWarning, match="trained on 3 of these 3 cases"):
+        evaluate(folder, store, split="train", protocols=["closed"])
+    evaluate(folder, store, split="val", protocols=["closed"])

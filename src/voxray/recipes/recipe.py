@@ -45,6 +45,9 @@ class Recipe(_Strict):
     body_parts: tuple[str, ...] = Field(
         default=(), strict=False, description="what it is for, as DICOM terms of BodyPartExamined; empty for anything"
     )
+    trained_on: tuple[str, ...] = Field(
+        default=(), strict=False, description="SHA-256 of the scans' files, set by training; evaluation warns of them"
+    )
     weights_sha256: str | None = Field(default=None, description="set when a model is saved; checked when it is loaded")
 
     def method_config(self) -> MethodConfig:

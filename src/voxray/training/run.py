@@ -44,7 +44,9 @@ def train_recipe(
     method = recipe.build()
     for stage in method.stages():
         stage.fit(_Cases(store, names, method.grid), progress)
-    card = _card(recipe, [store.records[name] for name in names], split)
+    records = [store.records[name] for name in names]
+    recipe = recipe.model_copy(update={"trained_on": tuple(sorted(record.sha256 for record in records))})
+    card = _card(recipe, records, split)
     save_model(method, recipe, out, card, overwrite=overwrite)
     return out
 
@@ -78,6 +80,6 @@ def _card(recipe: Recipe, records: Sequence[CaseRecord], split: str) -> str:
             f"| {hashed_name(Path(record.id))} | {hashed_name(Path(record.source))} | {record.licence or 'unknown'} |"
             for record in records
         ),
-        "", "## Recipe", "", "```yaml", recipe.to_yaml().rstrip(), "```", "",
+        "", "The recipe is in recipe.yaml.", "",
     ]  # fmt: skip
     return "\n".join(lines)
