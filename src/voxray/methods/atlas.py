@@ -108,7 +108,7 @@ class Atlas(Method):
         outside: Outside = "body",
         progress: Progress | None = None,
     ) -> Estimate:
-        """Return nearly the posterior mean; with samples, nearly draws from the posterior (the runs are stopped early)."""
+        """Return nearly the posterior mean, and nearly draws from the posterior (the solver is stopped early)."""
         radiograph, centre_mm = _about_isocentre(radiograph)
         scene, variations = self._scene(outside), self._variations(outside)
         images = [image.to(self.mean.device) for image in radiograph.images]
