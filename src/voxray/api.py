@@ -250,7 +250,7 @@ def _described(loaded: LoadedModel) -> Model:
     recipe = loaded.info.recipe
     config = recipe.method_config().model_dump(mode="json")
     whole = recipe.model_dump(mode="json") | {"config": config}
-    return Model(name=recipe.name, recipe=whole, weights_sha256=loaded.weights_sha256)
+    return Model(name=loaded.info.name, recipe=whole, weights_sha256=loaded.weights_sha256)
 
 
 def _as_fine_as(grid: VolumeGrid, radiograph: Radiograph) -> Radiograph:

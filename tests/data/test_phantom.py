@@ -108,7 +108,7 @@ def test_N4_ribs_fall_to_the_front_and_are_bone(chest_and_hu: tuple[Chest, Tenso
 def lung_litres(phantom: Phantom) -> tuple[float, float]:
     """The volume of lung at the right and the left of the middle, without its vessels."""
     hu, grid = phantom.volume.hu, phantom.volume.grid
-    lung = ((hu < -600) & (hu > -965)).sum(dim=(0, 1)).double() * grid.voxel_mm3 / 1e6
+    lung = ((hu < -600) & (hu > -965)).sum(dim=(0, 1)).double() * float(np.prod(grid.spacing_mm)) / 1e6
     return float(lung[: len(lung) // 2].sum()), float(lung[len(lung) // 2 :].sum())
 
 

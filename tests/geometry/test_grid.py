@@ -63,7 +63,7 @@ def test_centred_puts_the_middle_where_it_is_told() -> None:
     np.testing.assert_allclose(grid.size_mm, (8, 12, 12))
     np.testing.assert_allclose(grid.origin_mm, (10 - 3.5, -20 - 5, 30 - 4.5))
     np.testing.assert_allclose(grid.direction, np.eye(3))
-    assert grid.voxel_mm3 == pytest.approx(6)
+    assert float(np.prod(grid.spacing_mm)) == pytest.approx(6)
 
 
 @given(volume_grids(), st.tuples(*[st.floats(-20, 20)] * 3))

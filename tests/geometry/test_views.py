@@ -258,7 +258,9 @@ def test_presets_have_the_published_constants(
 ) -> None:
     setup = PRESETS[name]
     assert (setup.source_detector_mm, setup.source_isocentre_mm) == (source_detector, source_isocentre)
-    assert setup.shape[1] * setup.pixel_mm / setup.magnification == pytest.approx(field_mm, abs=0.05)
+    assert setup.shape[1] * setup.pixel_mm * setup.source_isocentre_mm / setup.source_detector_mm == pytest.approx(
+        field_mm, abs=0.05
+    )
 
 
 def test_xraysyn_sees_the_published_part_of_the_cube() -> None:

@@ -19,13 +19,15 @@ from voxray.physics import Projector
 views = ViewGeometry.biplanar().resized([(8, 8)] * 2)
 (pa, lateral) = Projector(VolumeGrid.centred(shape=(8, 8, 8), spacing_mm=20), views).forward(torch.ones(8, 8, 8))
 assert float(pa.max()) > 0
+import glob, tempfile
+assert glob.glob(tempfile.gettempdir() + "/voxray-numba-*/*"), "compiled code is kept for this process"
 """
 
 
 def test_T1_projector_runs_where_no_folder_can_be_written_to(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "NUMBA_CACHE_DIR"} | {"TMPDIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", _SCRIPT], check=True, env=environment)
-    assert list(tmp_path.glob("voxray-numba-*"))
+    assert not list(tmp_path.glob("voxray-numba-*")), "nothing is left behind"
 
 
 def test_D3_projecting_leaves_the_threads_of_torch_alone() -> None:

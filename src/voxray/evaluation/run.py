@@ -15,7 +15,7 @@ from voxray.evaluation.protocols import Protocol, make_xrays
 from voxray.geometry import ViewGeometry
 from voxray.images import Radiograph
 from voxray.images.atomic import refuse_existing, write_text_atomic
-from voxray.methods.base import Estimate, Method, check_case
+from voxray.methods.base import Estimate, Method, Outside, check_case
 
 METRICS = ("psnr3d", "ssim", "mae_hu", "residual")
 
@@ -111,6 +111,7 @@ def evaluate_method(
         InputError: if the store's grid is not the method's.
     """
     rows: list[Row] = []
+    means: dict[Outside, Estimate | None] = {}  # the same for every case
     done, total = 0, len(cases) * len(protocols)
     for case_name in cases:
         case = store.load(case_name)
@@ -120,7 +121,9 @@ def evaluate_method(
             rng = torch.Generator().manual_seed(seed)
             estimate = method.reconstruct(radiograph, rng=rng, outside=outside)
             rows.append(_score(case, protocol, name, estimate, radiograph))
-            baseline = method.plain_mean(radiograph.views, outside)
+            if outside not in means:
+                means[outside] = method.plain_mean(views, outside)
+            baseline = means[outside]
             if baseline is not None:
                 rows.append(_score(case, protocol, "mean", baseline, radiograph))
             done += 1

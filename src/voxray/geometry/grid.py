@@ -91,11 +91,6 @@ class VolumeGrid:
         """Extent along the array's (x, y, z), from outer voxel edge to outer voxel edge."""
         return np.asarray(np.array(self.shape[::-1]) * self.spacing_mm)
 
-    @property
-    def voxel_mm3(self) -> float:
-        """Volume of one voxel in cubic millimetres."""
-        return float(np.prod(self.spacing_mm))
-
     def index_to_mm(self, ijk: Sequence[float] | FloatArray) -> FloatArray:
         """Map voxel indices (..., 3) in the order (i, j, k) = (x, y, z) to LPS millimetres."""
         return np.asarray(np.asarray(ijk, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3])

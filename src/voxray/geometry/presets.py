@@ -30,11 +30,6 @@ class Setup:
         if not self.pixel_mm > 0:
             raise GeometryError(f"The pixel size must be positive, not {self.pixel_mm:g} mm.")
 
-    @property
-    def magnification(self) -> float:
-        """Size on the detector over size at the isocentre."""
-        return self.source_detector_mm / self.source_isocentre_mm
-
 
 PRESETS = {
     # An upright chest radiograph at 1.8 m; voxray's default and the set-up of its reference images.

@@ -109,10 +109,9 @@ def make_consistent(
         GeometryError: if grids or images do not fit together.
         NumericalError: if the solution is not finite.
     """
-    if [tuple(image.shape) for image in measured] != list(views.shapes):
-        raise GeometryError(
-            f"X-rays of {[tuple(image.shape) for image in measured]} pixels, but views of {list(views.shapes)}."
-        )
+    shapes = [tuple(image.shape) for image in measured]
+    if shapes != list(views.shapes):
+        raise GeometryError(f"X-rays of {shapes} pixels, but views of {list(views.shapes)}.")
     if any(variation.grid != scene.around_grid for variation in variations):
         raise GeometryError("Variations must be on the grid around the scene.")
     factors = views.bins(float(scene.around_grid.spacing_mm.min()), scene.grid.centre_mm)

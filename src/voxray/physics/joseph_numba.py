@@ -12,6 +12,8 @@ branches; only the few planes at its edge need checks. Indices are unsigned, whi
 ones.
 """
 
+import atexit
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +40,7 @@ def _find_cache() -> None:
         numba.njit(cache=True)(_find_cache)
     except RuntimeError:
         numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="voxray-numba-")
+        atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
 
 
 _find_cache()  # at import, since the decorators below look for the cache then
