@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ from voxray.geometry._frozen import FloatArray
 from voxray.physics.attenuation import add_photon_noise, hu_to_mu
 from voxray.physics.projector import Projector
 
+# What X-rays pass through beside the volume: the rest of the body, as in life, or air (X-rays of the very volume).
+Outside = Literal["body", "air"]
+
 # Holds the largest phantom thorax, arms left out; (x, y, z).
 _PHANTOM_BOX_MM = np.array([[-220.0, -160.0, -190.0], [220.0, 160.0, 190.0]])
 
@@ -34,6 +38,7 @@ class TrainingSample:
         images: line integrals, one tensor a view.
         views: one geometry a case; the isocentre is the origin.
         grid: of the cubes; its middle is the origin.
+        outside: whether the X-rays saw the body around the cubes, or the cubes alone.
     """
 
     ids: tuple[str, ...]
@@ -41,11 +46,12 @@ class TrainingSample:
     images: tuple[Float[Tensor, "batch _ _"], ...]
     views: tuple[ViewGeometry, ...]
     grid: VolumeGrid
+    outside: Outside = "body"
 
     def to(self, device: torch.device | str) -> "TrainingSample":
         """Return the same sample on another device."""
         return TrainingSample(
-            self.ids, self.hu.to(device), tuple(i.to(device) for i in self.images), self.views, self.grid
+            self.ids, self.hu.to(device), tuple(i.to(device) for i in self.images), self.views, self.grid, self.outside
         )
 
 

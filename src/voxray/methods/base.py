@@ -1,44 +1,21 @@
 """What a method is: a configuration, stages of training, and `reconstruct`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from voxray.data.dataset import Outside
 from voxray.data.store import Case
 from voxray.errors import InputError
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
+from voxray.methods.stages import AnyStage, MethodConfig, Progress, Stage
 
-Progress = Callable[[int, int], None]
-Outside = Literal["body", "air"]
-
-
-class MethodConfig(BaseModel):
-    """Base of every method's configuration: unknown keys and other types are errors, values do not change.
-
-    A field that is a tuple needs `Field(strict=False)`: YAML has lists only.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of training.
-
-    Attributes:
-        name: for logs.
-        fit: sets the method's weights from the cases, in one go (a closed form). Each case is read when it is asked
-            for, so go through them once.
-    """
-
-    name: str
-    fit: Callable[[Sequence[Case], Progress | None], None]
+__all__ = ["Estimate", "Method", "MethodConfig", "Outside", "Progress", "Stage", "check_case"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +57,8 @@ class Method(nn.Module, ABC):
         self.config, self.grid = config, grid
 
     @abstractmethod
-    def stages(self) -> Sequence[Stage]:
-        """Return the stages of training, in order."""
+    def stages(self) -> Sequence[AnyStage]:
+        """Return the stages of training, in order; called once a training."""
 
     @abstractmethod
     def reconstruct(
