@@ -80,9 +80,9 @@ def rotated(x: Float[Tensor, "*batch n e"]) -> Float[Tensor, "*batch n e"]:
     n, e = x.shape[-2:]
     pairs = torch.arange(0, e, 2, device=x.device) / e
     angles = torch.arange(n, device=x.device)[:, None] * 10000.0**-pairs
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)
+    precise = x.to(torch.promote_types(x.dtype, torch.float32))
+    turned = torch.view_as_complex(precise.unflatten(-1, (-1, 2)).contiguous()) * torch.exp(1j * angles)
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
 class DepthBias(nn.Module):

@@ -1,0 +1,86 @@
+"""Patch discriminators of slices and of volumes, and what they make an autoencoder learn."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+class SliceAndVolumeCritic(nn.Module):
+    """Judges whether volumes are real, patch by patch: one random axial slice of each, and each as a whole.
+
+    As in the training of DVG-Diffusion's autoencoders, after Ge et al., Long Video Generation (TATS), 2022,
+    arXiv 2204.03638, section 3.1: two PatchGAN discriminators (Isola et al. 2017, arXiv 1611.07004) with kernels of 4,
+    batch norm and LeakyReLU 0.2, the hinge loss, and matching of features. MONAI's `PatchDiscriminator` pads by 1 as
+    Isola et al. do (TATS by 2). MONAI's `PatchAdversarialLoss` is not used: it passes what is judged through a tanh, so
+    that its hinge never lets go. Batch norm takes the statistics of the batch at hand and keeps none, our choice: the
+    critic then judges the same in training and evaluation, and does not change while the other network learns.
+
+    Args:
+        width: channels of the first layer; each further layer has twice as many.
+        layers: after the first and before the last; all but one halve the sizes. With 3, volumes have 24 voxels or
+            more along each axis; with 2, 12.
+    """
+
+    def __init__(self, width: int = 64, layers: int = 3) -> None:
+        super().__init__()
+        from monai.networks.nets import PatchDiscriminator  # slow to import
+
+        self.slice, self.volume = (
+            PatchDiscriminator(
+                spatial_dims=axes,
+                channels=width,
+                in_channels=1,
+                num_layers_d=layers,
+                norm=("BATCH", {"track_running_stats": False}),
+            )
+            for axes in (2, 3)
+        )
+
+    def generator_loss(
+        self, fake: Float[Tensor, "b 1 z y x"], real: Float[Tensor, "b 1 z y x"], rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return what the network that made `fake` should make small, term by term; no weights are applied.
+
+        `slice` and `volume`: - mean(D(fake)). `features`: mean |D_l(fake) - D_l(real)|, summed over the layers l but
+        the last, and over both discriminators (Wang et al. 2018, arXiv 1711.11585, eq. 3). Gradients reach `fake`, and
+        neither `real` nor the critic.
+        """
+        losses = {"features": fake.new_zeros(())}
+        for name, net, f, r in self._pairs(fake, real.detach(), rng):
+            frozen = {key: value.detach() for key, value in net.named_parameters()}
+            with torch.no_grad():
+                *wanted, _ = net(r)
+            *features, judgement = functional_call(net, frozen, f)
+            losses[name] = -judgement.float().mean()
+            for feature, target in zip(features, wanted, strict=True):
+                losses["features"] = losses["features"] + F.l1_loss(feature.float(), target.float())
+        return losses
+
+    def critic_loss(
+        self, fake: Float[Tensor, "b 1 z y x"], real: Float[Tensor, "b 1 z y x"], rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return the hinge losses of both discriminators, `slice` and `volume`, and `loss`, their sum.
+
+        (mean(max(0, 1 - D(real))) + mean(max(0, 1 + D(fake)))) / 2. Gradients reach the critic, but not `fake`.
+        """
+        losses = {}
+        for name, net, f, r in self._pairs(fake.detach(), real.detach(), rng):
+            on_real, on_fake = net(r)[-1].float(), net(f)[-1].float()
+            losses[name] = (F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()) / 2
+        return {**losses, "loss": losses["slice"] + losses["volume"]}
+
+    def _pairs(
+        self, fake: Tensor, real: Tensor, rng: torch.Generator
+    ) -> Sequence[tuple[str, nn.Module, Tensor, Tensor]]:
+        z = torch.randint(fake.shape[2], (len(fake),), generator=rng)
+        slices = (axial_slices(fake, z), axial_slices(real, z))
+        return ("slice", self.slice, *slices), ("volume", self.volume, fake, real)
+
+
+def axial_slices(volumes: Float[Tensor, "b c z y x"], index: Tensor) -> Float[Tensor, "b c y x"]:
+    """Take one axial slice of each volume, `index` (b,) being its place along z."""
+    return volumes[torch.arange(len(volumes)), :, index]
