@@ -13,19 +13,17 @@ class SliceAndVolumeCritic(nn.Module):
     """Judges whether volumes are real, patch by patch: one random axial slice of each, and each as a whole.
 
     As in the training of DVG-Diffusion's autoencoders, after Ge et al., Long Video Generation (TATS), 2022,
-    arXiv 2204.03638, section 3.1: two PatchGAN discriminators (Isola et al. 2017, arXiv 1611.07004) with kernels of 4,
-    batch norm and LeakyReLU 0.2, the hinge loss, and matching of features. MONAI's `PatchDiscriminator` pads by 1 as
-    Isola et al. do (TATS by 2). MONAI's `PatchAdversarialLoss` is not used: it passes what is judged through a tanh, so
-    that its hinge never lets go. Batch norm takes the statistics of the batch at hand and keeps none, our choice: the
-    critic then judges the same in training and evaluation, and does not change while the other network learns.
+    arXiv 2204.03638, section 3.1: two PatchGAN discriminators (Isola et al. 2017, arXiv 1611.07004) of five layers with
+    kernels of 4, padding of 2 (1 in the last layer, which MONAI fixes), batch norm and LeakyReLU 0.2; the hinge loss;
+    matching of features. MONAI's `PatchAdversarialLoss` is not used: it passes what is judged through a tanh, so that
+    its hinge never lets go. Batch norm takes the statistics of the batch at hand and keeps none, our choice: the critic
+    then judges the same in training and evaluation, and does not change while the other network learns.
 
     Args:
-        width: channels of the first layer; each further layer has twice as many.
-        layers: after the first and before the last; all but one halve the sizes. With 3, volumes have 24 voxels or
-            more along each axis; with 2, 12.
+        width: channels of the first layer; the next three have 2, 4 and 8 times as many.
     """
 
-    def __init__(self, width: int = 64, layers: int = 3) -> None:
+    def __init__(self, width: int = 64) -> None:
         super().__init__()
         from monai.networks.nets import PatchDiscriminator  # slow to import
 
@@ -34,7 +32,7 @@ class SliceAndVolumeCritic(nn.Module):
                 spatial_dims=axes,
                 channels=width,
                 in_channels=1,
-                num_layers_d=layers,
+                padding=2,
                 norm=("BATCH", {"track_running_stats": False}),
             )
             for axes in (2, 3)
