@@ -14,9 +14,12 @@ __all__ = ["Estimate", "Method", "MethodConfig", "Reconstruction", "Stage", "met
 # Packages may bring methods of their own under this group of entry points.
 ENTRY_POINTS = "voxray.methods"
 
+# Files of this folder that are no methods.
+_SHARED = {"base", "stages", "reconstruction", "anatomy"}
+
 
 def method_names() -> list[str]:
-    """List the methods that a recipe can name: one for each file of this folder, and those of installed packages."""
+    """List the methods that a recipe can name: one for each file or folder here, and those of installed packages."""
     return sorted(_own() | {entry.name for entry in entry_points(group=ENTRY_POINTS)})
 
 
@@ -34,11 +37,12 @@ def method_named(name: str) -> type[Method]:
     module = importlib.import_module(f"{__name__}.{name}")
     (found,) = (
         value for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
+        if inspect.isclass(value) and issubclass(value, Method)
+        and f"{value.__module__}.".startswith(f"{module.__name__}.")
     )  # fmt: skip
     return found
 
 
 def _own() -> set[str]:
     names = {module.name for module in pkgutil.iter_modules(__path__)}
-    return {name for name in names if name not in ("base", "reconstruction") and not name.startswith("_")}
+    return {name for name in names if name not in _SHARED and not name.startswith("_")}

@@ -9,18 +9,18 @@ is the posterior mean of that model, given the X-rays (`make_consistent`).
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from voxray.data.resample import resample
 from voxray.data.store import Case
 from voxray.errors import InputError
-from voxray.geometry import FloatArray, ViewGeometry, VolumeGrid
+from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
-from voxray.methods.base import Estimate, Method, MethodConfig, Outside, Progress, Stage
-from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu, mu_to_hu
-from voxray.physics.consistency import Scene, inside, make_consistent
+from voxray.methods.anatomy import fine_variations, mean_scene, relative_to_water, smooth, support_of, where
+from voxray.methods.base import Estimate, Method, MethodConfig, Outside, Progress, Stage, about_isocentre, as_volume
+from voxray.physics.attenuation import MU_WATER_PER_MM
+from voxray.physics.consistency import Scene, make_consistent
 from voxray.physics.display import as_line_integrals
 from voxray.physics.variation import Variation
 
@@ -63,8 +63,7 @@ class Atlas(Method):
     def __init__(self, config: AtlasConfig, grid: VolumeGrid) -> None:
         super().__init__(config, grid)
         self.settings = config
-        side = round(config.support_mm / config.spacing_mm)
-        self.support = VolumeGrid.centred(shape=(side,) * 3, spacing_mm=config.spacing_mm)
+        self.support = support_of(config.support_mm, config.spacing_mm)
         self.register_buffer("mean", torch.zeros(grid.shape))
         self.register_buffer("around", torch.zeros(self.support.shape))
         self.register_buffer("deviations", torch.zeros(config.scans, *self.support.shape))
@@ -81,9 +80,9 @@ class Atlas(Method):
             )
         self.mean.zero_()
         for i, case in enumerate(cases):
-            scan = CTVolume(case.scan.hu, case.scan.grid.shifted(-case.isocentre_mm))
-            self.mean += _relative(case.volume.hu) / len(cases)
-            self.deviations[i] = _relative(resample(scan, self.support).hu)
+            volume, whole = relative_to_water(case, self.support)
+            self.mean += volume / len(cases)
+            self.deviations[i] = whole
             if progress is not None:
                 progress(i + 1, len(cases))
         self.around.copy_(self.deviations.mean(0))
@@ -96,7 +95,7 @@ class Atlas(Method):
         scene = self._scene(outside)
         seen = scene.project(views.shifted(-centre_mm))
         grid = VolumeGrid.centred(centre_mm, self.grid.shape, self.grid.spacing_mm)
-        return Estimate(_volume(scene, grid), reprojections=tuple(image.cpu() for image in seen))
+        return Estimate(as_volume(scene, grid), reprojections=tuple(image.cpu() for image in seen))
 
     @torch.no_grad()
     def reconstruct(
@@ -109,7 +108,7 @@ class Atlas(Method):
         progress: Progress | None = None,
     ) -> Estimate:
         """Return nearly the posterior mean, and nearly draws from the posterior (the solver is stopped early)."""
-        radiograph, centre_mm = _about_isocentre(radiograph)
+        radiograph, centre_mm = about_isocentre(radiograph)
         scene, variations = self._scene(outside), self._variations(outside)
         images = [image.to(self.mean.device) for image in radiograph.images]
         measured = as_line_integrals(images, radiograph.kind, scene.project(radiograph.views))
@@ -136,10 +135,10 @@ class Atlas(Method):
 
         best, residual = solve(0, None)
         grid = VolumeGrid.centred(centre_mm, self.grid.shape, self.grid.spacing_mm)
-        drawn = tuple(_volume(solve(run, rng)[0], grid) for run in range(1, runs))
+        drawn = tuple(as_volume(solve(run, rng)[0], grid) for run in range(1, runs))
         spread = torch.stack([sample.hu for sample in drawn]).std(0) if drawn else None
         return Estimate(
-            volume=_volume(best, grid),
+            volume=as_volume(best, grid),
             samples=drawn,
             std=None if spread is None else CTVolume(spread, grid),
             reprojections=tuple(image.cpu() for image in best.project(radiograph.views)),
@@ -147,50 +146,20 @@ class Atlas(Method):
                      "residual_by_iteration": [round(value, 5) for value in residual]},
         )  # fmt: skip
 
-    def _core(self) -> Bool[Tensor, "Z Y X"]:
-        """Tell which voxels of the support lie inside the volume."""
-        return inside(self.support, self.grid).to(self.mean.device)
-
     def _scene(self, outside: Outside) -> Scene:
         """Return the mean anatomy, per mm."""
-        rest = MU_WATER_PER_MM * self.around * ~self._core()
-        return Scene(
-            MU_WATER_PER_MM * self.mean, self.grid, torch.zeros_like(rest) if outside == "air" else rest, self.support
-        )
+        return mean_scene(self.mean, self.grid, self.around, self.support, outside)
 
     def _variations(self, outside: Outside) -> list[Variation]:
         """Return how the mean anatomy may change, per mm."""
-        settings, grid = self.settings, self.support
-        core = self._core()
-        somewhere = core if outside == "air" else torch.ones_like(core)
-        around = MU_WATER_PER_MM * self.around
+        settings, support = self.settings, self.support
+        somewhere = where(outside, support, self.grid).to(self.mean.device)
         deviations = MU_WATER_PER_MM * self.deviations
-        ones = torch.ones_like(around)[None]
-        blur = Variation(ones, grid, settings.spacing_mm / 2**0.5)
-
-        def smooth(values: Tensor) -> Tensor:
-            return blur.synthesise(values[None]) / blur.synthesise(ones)
-
-        shifts = torch.stack(torch.gradient(smooth(around))) * (settings.shift_mm / settings.spacing_mm)
+        slopes = torch.stack(torch.gradient(smooth(MU_WATER_PER_MM * self.around, support)))
+        shifts = slopes * (settings.shift_mm / settings.spacing_mm)
         members = torch.cat([deviations / (len(deviations) - 1) ** 0.5, shifts]) * somewhere
-        std = smooth(deviations.std(0)) + settings.floor * MU_WATER_PER_MM
-        fine = (std * somewhere)[None] / len(settings.fine_length_mm) ** 0.5
+        floor = settings.floor * MU_WATER_PER_MM
         return [
-            Variation(members, grid, settings.member_length_mm, knot_mm=settings.member_length_mm),
-            *(Variation(fine, grid, length) for length in settings.fine_length_mm),
+            Variation(members, support, settings.member_length_mm, knot_mm=settings.member_length_mm),
+            *fine_variations(deviations.std(0), support, somewhere, settings.fine_length_mm, floor),
         ]
-
-
-def _relative(hu: Tensor) -> Tensor:
-    """Return attenuation as a part of water's."""
-    return hu_to_mu(hu, 1.0)
-
-
-def _about_isocentre(radiograph: Radiograph) -> tuple[Radiograph, FloatArray]:
-    """Return the radiograph with its isocentre moved to the origin, and where it was."""
-    centre = radiograph.views.isocentre()
-    return Radiograph(radiograph.images, radiograph.views.shifted(-centre), radiograph.kind, radiograph.origins), centre
-
-
-def _volume(scene: Scene, grid: VolumeGrid) -> CTVolume:
-    return CTVolume(mu_to_hu(scene.mu).cpu(), grid)

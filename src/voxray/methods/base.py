@@ -11,11 +11,15 @@ from torch import Tensor, nn
 from voxray.data.dataset import Outside
 from voxray.data.store import Case
 from voxray.errors import InputError
-from voxray.geometry import ViewGeometry, VolumeGrid
+from voxray.geometry import FloatArray, ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.stages import AnyStage, MethodConfig, Progress, Stage
+from voxray.physics.attenuation import mu_to_hu
+from voxray.physics.consistency import Scene
 
-__all__ = ["Estimate", "Method", "MethodConfig", "Outside", "Progress", "Stage", "check_case"]
+__all__ = [
+    "Estimate", "Method", "MethodConfig", "Outside", "Progress", "Stage", "about_isocentre", "as_volume", "check_case",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,3 +116,14 @@ def check_case(case: Case, grid: VolumeGrid) -> None:
             f"the model works on {grid.shape} of {grid.spacing_mm.round(3).tolist()} mm: prepare a store with the "
             "model's shape and spacing."
         )
+
+
+def about_isocentre(radiograph: Radiograph) -> tuple[Radiograph, FloatArray]:
+    """Return the radiograph with its isocentre moved to the origin, and where it was."""
+    centre = radiograph.views.isocentre()
+    return Radiograph(radiograph.images, radiograph.views.shifted(-centre), radiograph.kind, radiograph.origins), centre
+
+
+def as_volume(scene: Scene, grid: VolumeGrid) -> CTVolume:
+    """Return the volume of a scene, on the CPU, with its grid put elsewhere."""
+    return CTVolume(mu_to_hu(scene.mu).cpu(), grid)

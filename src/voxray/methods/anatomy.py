@@ -1,0 +1,120 @@
+"""The mean anatomy of the training scans: what is expected before any X-ray is seen, in and around the volume."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from voxray.data.dataset import Outside
+from voxray.data.resample import resample
+from voxray.data.store import Case
+from voxray.geometry import VolumeGrid
+from voxray.images import CTVolume
+from voxray.methods.stages import MethodConfig, Progress
+from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu
+from voxray.physics.consistency import Scene, inside
+from voxray.physics.variation import Variation
+
+
+class AnatomyConfig(MethodConfig):
+    """Where the body may be, around the volume. The numbers are our choice, those of the method `atlas`."""
+
+    support_mm: float = Field(default=400.0, gt=0, le=2000, description="side of the cube in which the body may change")
+    spacing_mm: float = Field(default=5.0, ge=0.5, description="voxels of that cube")
+    floor: float = Field(default=0.02, ge=0, description="least standard deviation of a voxel, as a part of water")
+
+
+class Anatomy(nn.Module):
+    """Mean and standard deviation of the training scans, relative to water: 1 for 0 HU and 0 for -1000 HU.
+
+    Args:
+        config: the support around the volume.
+        grid: of the volume, about the origin.
+    """
+
+    mean: Float[Tensor, "z y x"]
+    around: Float[Tensor, "Z Y X"]
+    std: Float[Tensor, "Z Y X"]
+
+    def __init__(self, config: AnatomyConfig, grid: VolumeGrid) -> None:
+        super().__init__()
+        self.config, self.grid = config, grid
+        self.support = support_of(config.support_mm, config.spacing_mm)
+        self.register_buffer("mean", torch.zeros(grid.shape))
+        self.register_buffer("around", torch.zeros(self.support.shape))
+        self.register_buffer("std", torch.zeros(self.support.shape))
+
+    def fit(self, cases: Sequence[Case], progress: Progress | None) -> None:
+        """Set mean and standard deviation from the cases, in one pass."""
+        mean, total, squares = (torch.zeros_like(b, dtype=torch.float64) for b in (self.mean, self.around, self.std))
+        for i, case in enumerate(cases):
+            volume, whole = relative_to_water(case, self.support)
+            mean += volume
+            total += whole
+            squares += whole.double().square()
+            if progress is not None:
+                progress(i + 1, len(cases))
+        n = len(cases)
+        self.mean.copy_(mean / n)
+        self.around.copy_(total / n)
+        self.std.copy_(((squares / n - (total / n).square()).clamp_min(0) * n / max(n - 1, 1)).sqrt())
+
+    def scene(self, outside: Outside) -> Scene:
+        """Return the mean anatomy, per mm."""
+        return mean_scene(self.mean, self.grid, self.around, self.support, outside)
+
+    def variations(self, outside: Outside, lengths_mm: Sequence[float], scale: float = 1.0) -> list[Variation]:
+        """Return smooth random changes of the voxels, per mm; each length has an equal part of the variance.
+
+        Args:
+            outside: whether anything may change around the volume.
+            lengths_mm: blurs of the changes.
+            scale: of the standard deviation.
+        """
+        std = self.std * MU_WATER_PER_MM
+        return fine_variations(scale * std, self.support, where(outside, self.support, self.grid), lengths_mm,
+                               scale * self.config.floor * MU_WATER_PER_MM)  # fmt: skip
+
+
+def support_of(side_mm: float, spacing_mm: float) -> VolumeGrid:
+    """Return the grid of a cube about the origin."""
+    return VolumeGrid.centred(shape=(round(side_mm / spacing_mm),) * 3, spacing_mm=spacing_mm)
+
+
+def relative_to_water(case: Case, support: VolumeGrid) -> tuple[Float[Tensor, "z y x"], Float[Tensor, "Z Y X"]]:
+    """Return a case's attenuation as a part of water's: its volume, and its whole scan on the support."""
+    scan = CTVolume(case.scan.hu, case.scan.grid.shifted(-case.isocentre_mm))
+    return hu_to_mu(case.volume.hu, 1.0), hu_to_mu(resample(scan, support).hu, 1.0)
+
+
+def mean_scene(mean: Tensor, grid: VolumeGrid, around: Tensor, support: VolumeGrid, outside: Outside) -> Scene:
+    """Return what X-rays pass through, per mm, from attenuations relative to water."""
+    rest = MU_WATER_PER_MM * around * ~inside(support, grid).to(around.device)
+    return Scene(MU_WATER_PER_MM * mean, grid, torch.zeros_like(rest) if outside == "air" else rest, support)
+
+
+def where(outside: Outside, support: VolumeGrid, grid: VolumeGrid) -> Bool[Tensor, "Z Y X"]:
+    """Mark the voxels of the support that may hold anything but air."""
+    core = inside(support, grid)
+    return core if outside == "air" else torch.ones_like(core)
+
+
+def smooth(values: Float[Tensor, "z y x"], grid: VolumeGrid) -> Float[Tensor, "z y x"]:
+    """Blur by 1 / sqrt(2) of a voxel, as a weighted mean also at the border."""
+    blur = Variation(torch.ones_like(values)[None], grid, float(grid.spacing_mm.min()) / 2**0.5)
+    ones = torch.ones_like(values)[None]
+    return blur.synthesise(values[None]) / blur.synthesise(ones)
+
+
+def fine_variations(
+    std: Float[Tensor, "z y x"],
+    support: VolumeGrid,
+    somewhere: Bool[Tensor, "z y x"],
+    lengths_mm: Sequence[float],
+    floor: float,
+) -> list[Variation]:
+    """Return smooth random changes with a standard deviation for each voxel, one of each length, in equal parts."""
+    fine = ((smooth(std, support) + floor) * somewhere.to(std.device))[None] / len(lengths_mm) ** 0.5
+    return [Variation(fine, support, length) for length in lengths_mm]

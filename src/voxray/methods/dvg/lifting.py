@@ -1,0 +1,84 @@
+"""X-rays into the volume: the back-projection of the view parameter guided encoder (VPGE)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from voxray.data.dataset import Outside
+from voxray.geometry import ViewGeometry
+from voxray.methods.anatomy import Anatomy
+from voxray.methods.dvg.config import LiftConfig
+from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu, mu_to_hu
+from voxray.physics.consistency import make_consistent
+from voxray.physics.projector import Projector
+
+# A volume of 0..1 stands for -1024..1476 HU (dvg_diffusion.md, section 1).
+_LOW_HU, _RANGE_HU = -1024.0, 2500.0
+
+
+def to_unit(hu: Tensor) -> Tensor:
+    """Bring HU to 0..1, clipped at -1024 and 1476 HU."""
+    return ((hu - _LOW_HU) / _RANGE_HU).clamp(0, 1)
+
+
+def from_unit(unit: Tensor) -> Tensor:
+    """Bring 0..1 to HU; what lies beyond is clipped."""
+    return unit.clamp(0, 1) * _RANGE_HU + _LOW_HU
+
+
+def mu_from_unit(unit: Tensor) -> Tensor:
+    """Bring 0..1 to attenuation per mm."""
+    return hu_to_mu(from_unit(unit))
+
+
+def lift(
+    config: LiftConfig,
+    anatomy: Anatomy,
+    images: Sequence[Float[Tensor, "_ _"]],
+    views: ViewGeometry,
+    outside: Outside,
+) -> tuple[Float[Tensor, "z y x"], Float[Tensor, "Z Y X"]]:
+    """Bring the line integrals of any number of views into the volume.
+
+    Args:
+        config: which way.
+        anatomy: mean anatomy, on whose grid the result is.
+        images: line integrals, one image (rows, columns) a view.
+        views: about the origin.
+        outside: what is around the volume.
+
+    Returns:
+        The lifted volume, of values of about 0..1, and what is taken to be around it, per mm.
+    """
+    scene = anatomy.scene(outside)
+    if config.kind == "path_length":
+        return back_project(images, Projector(anatomy.grid, views)) * (config.scale / MU_WATER_PER_MM), scene.around
+    changes = anatomy.variations(outside, config.lengths_mm)
+    agreed = make_consistent(
+        scene, images, views, changes, noise=config.noise, iterations=config.iterations
+    )  # fmt: skip
+    return to_unit(mu_to_hu(agreed.scene.mu)), agreed.scene.around
+
+
+def back_project(images: Sequence[Float[Tensor, "_ _"]], projector: Projector) -> Float[Tensor, "z y x"]:
+    """Sum over the views of what each ray holds for each mm of its way through the volume; per mm.
+
+    V(x) = I(r) / |L(r)| for voxels x on the ray r, and 0 where there is no ray (arXiv 2503.17804, section III-B, whose
+    dp we take for 1 mm; the release leaves |L| out). Between rays we take the mean of those that cross the voxel,
+    weighted as the projector weights them: A^T(I / L) / A^T(1), view by view. The paper does not say.
+    """
+    ones = [torch.ones_like(image) for image in images]
+    lengths = projector.forward(images[0].new_ones(projector.grid.shape))
+    least = float(projector.grid.spacing_mm.min())  # rays that but touch a corner say nothing
+    per_mm = [
+        torch.where(length > least, image / length.clamp_min(least), 0.0)
+        for image, length in zip(images, lengths, strict=True)
+    ]
+    total = images[0].new_zeros(projector.grid.shape)
+    for i in range(len(images)):
+        one = Projector(projector.grid, projector.views.subset([i]))
+        weight = one.adjoint([ones[i]])
+        total += torch.where(weight > 0, one.adjoint([per_mm[i]]) / weight.clamp_min(1e-12), 0.0)
+    return total

@@ -1,0 +1,104 @@
+"""X-rays into the volume, and where new views stand."""
+
+import numpy as np
+import pytest
+import torch
+
+from voxray.data.phantom import marker_phantom
+from voxray.geometry import ViewGeometry, VolumeGrid
+from voxray.methods.anatomy import Anatomy, AnatomyConfig
+from voxray.methods.dvg.config import LiftConfig, NewViewConfig
+from voxray.methods.dvg.lifting import back_project, from_unit, lift, to_unit
+from voxray.methods.dvg.new_view import new_views
+from voxray.physics import Projector
+from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu
+
+GRID = VolumeGrid.centred(shape=(32, 32, 32), spacing_mm=10.0)
+BIPLANAR = ViewGeometry.from_names(["pa", "lateral"])
+
+
+def test_back_projection_of_water_is_water_in_each_view() -> None:
+    """I / |L| of a cube of water is its attenuation on every ray, so the sum over two views is twice that."""
+    projector = Projector(GRID, BIPLANAR)
+    volume = back_project(projector.forward(torch.full(GRID.shape, MU_WATER_PER_MM)), projector)
+    middle = volume[8:24, 8:24, 8:24]
+    assert torch.allclose(middle, torch.full_like(middle, 2 * MU_WATER_PER_MM), rtol=1e-4)
+
+
+def test_back_projection_does_not_depend_on_other_cases_or_on_the_order_of_views() -> None:
+    projector = Projector(GRID, BIPLANAR)
+    images = projector.forward(torch.rand(GRID.shape, generator=torch.Generator().manual_seed(0)) / 50)
+    swapped = back_project(images[::-1], Projector(GRID, BIPLANAR.subset([1, 0])))
+    assert torch.allclose(back_project(images, projector), swapped, rtol=1e-4, atol=1e-7)
+    assert torch.allclose(back_project([3 * image for image in images], projector), 3 * swapped, rtol=1e-4, atol=1e-7)
+
+
+def test_back_projection_puts_a_marker_where_it_is() -> None:
+    """Two views meet on the ball, and on its own side: not on the mirrored one."""
+    mu = torch.zeros(GRID.shape)
+    mu[20, 12, 7] = 1.0
+    projector = Projector(GRID, BIPLANAR)
+    volume = back_project(projector.forward(mu), projector)
+    assert np.unravel_index(int(volume.argmax()), GRID.shape) == (20, 12, 7)
+
+
+@pytest.mark.parametrize("names", [["pa"], ["pa", "lateral"]])
+def test_consistent_lift_explains_the_xrays(names: list[str]) -> None:
+    anatomy = Anatomy(AnatomyConfig(support_mm=400, spacing_mm=20), GRID)
+    body = hu_to_mu(marker_phantom(GRID).volume.hu)
+    anatomy.mean.fill_(0.3)
+    anatomy.std.fill_(0.3)
+    views = ViewGeometry.from_names(names)
+    projector = Projector(GRID, views)
+    images = projector.forward(body)
+    lifted, around = lift(
+        LiftConfig(kind="consistent", lengths_mm=(20.0,), iterations=20), anatomy, images, views, "air"
+    )
+    again = projector.forward(hu_to_mu(from_unit(lifted)))
+    start = projector.forward(anatomy.scene("air").mu)
+    for image, found, mean in zip(images, again, start, strict=True):
+        assert (found - image).norm() < 0.3 * (mean - image).norm()
+    assert float(around.abs().max()) == 0.0
+
+
+def test_unit_range_is_the_papers() -> None:
+    hu = torch.tensor([-2000.0, -1024.0, 226.0, 1476.0, 3000.0])
+    assert torch.allclose(to_unit(hu), torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))
+    assert torch.allclose(from_unit(to_unit(hu)), hu.clamp(-1024, 1476), atol=1e-3)
+
+
+def direction(views: ViewGeometry, view: int) -> np.ndarray:
+    ray = views.source_mm[view] - views.isocentre()
+    return ray / np.linalg.norm(ray)
+
+
+def test_new_view_of_a_frontal_view_is_the_lateral() -> None:
+    """Table III: 90 degrees for a single view, here the left lateral that goes with a PA, also by the widest gap."""
+    for config in (NewViewConfig(angles_deg=(90.0,)), NewViewConfig()):
+        new = new_views(BIPLANAR.subset([0]), config)
+        assert abs(direction(new, 0) @ direction(BIPLANAR, 1)) > 1 - 1e-6
+    assert np.allclose(new_views(BIPLANAR.subset([0]), NewViewConfig(angles_deg=(90.0,))).source_mm[0],
+                       BIPLANAR.source_mm[1], atol=1e-3)  # fmt: skip
+
+
+def test_new_view_of_two_views_lies_between_them() -> None:
+    for config in (NewViewConfig(angles_deg=(45.0,)), NewViewConfig()):
+        new = direction(new_views(BIPLANAR, config), 0)
+        assert abs(new @ direction(BIPLANAR, 0)) == pytest.approx(2**-0.5, abs=1e-6)
+        assert abs(new @ direction(BIPLANAR, 1)) == pytest.approx(2**-0.5, abs=1e-6)
+    assert direction(new_views(BIPLANAR, NewViewConfig(angles_deg=(45.0,))), 0) @ direction(BIPLANAR, 1) > 0
+
+
+def test_two_new_views_share_the_detector_of_the_first() -> None:
+    new = new_views(BIPLANAR, NewViewConfig(angles_deg=(22.5, 67.5)))
+    assert new.shapes == BIPLANAR.shapes[:1] * 2
+    assert np.allclose(np.linalg.norm(new.u_mm, axis=1), np.linalg.norm(BIPLANAR.u_mm[0]))
+    turn = direction(new, 0) @ direction(new, 1)
+    assert turn == pytest.approx(2**-0.5, abs=1e-6)
+
+
+def test_new_view_of_many_views_fills_the_widest_gap() -> None:
+    views = ViewGeometry.from_angles([0, 10, 20, 100])
+    new = direction(new_views(views, NewViewConfig()), 0)
+    wanted = direction(ViewGeometry.from_angles([60]), 0)
+    assert abs(new @ wanted) == pytest.approx(1, abs=1e-6)
