@@ -3,7 +3,7 @@
 import json
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,10 +33,11 @@ from voxray.physics.attenuation import add_photon_noise, hu_to_mu
 from voxray.physics.display import counts_as_line_integrals
 from voxray.physics.sampling import ray_march
 from voxray.recipes import Recipe, load_recipe
-from voxray.training import train_recipe
+from voxray.training import TrainOptions, TrainSummary, train_recipe
 
 __all__ = [
     "Evaluation", "PrepareOptions", "PrepareSummary", "ReadOptions", "Reconstruction",
+    "TrainOptions", "TrainSummary",
     "evaluate", "list_models", "prepare", "project", "reconstruct", "train",
 ]  # fmt: skip
 
@@ -153,30 +154,41 @@ def project(
 def train(
     recipe: str | Path,
     store: Path | str,
-    out: Path | str,
+    run: Path | str,
     *,
     split: str = "train",
     overrides: Sequence[str] = (),
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> Path:
-    """Train a recipe on a prepared store and save the model folder `out`.
+    resume: bool = False,
+    force: bool = False,
+    options: TrainOptions | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> TrainSummary:
+    """Train a recipe on a prepared store.
 
     Args:
         recipe: name of a recipe, or a YAML file.
         store: made by `prepare`.
-        out: the model folder to write.
+        run: folder for the model (`model`), logs, previews, checkpoints and the cache of prepared items; `load_model`
+            takes it as it is.
         split: of the store.
         overrides: settings of the recipe to change, as `config.iterations=40`.
-        overwrite: replace a model that is there.
-        progress: called with (cases done, cases) in each stage.
+        resume: go on with a run that was stopped.
+        force: go on even with another recipe or other data than before.
+        options: time limit, devices, workers.
+        progress: called with (what is done, done, total).
 
     Raises:
         RecipeError: if the recipe is not valid.
-        InputError: if the store cannot be used, or `out` exists.
+        InputError: if the store cannot be used, or `run` exists and is not to be resumed, or is another run.
+        CheckpointError: if the checkpoints cannot be used.
+        NumericalError: if a loss is not finite.
     """
-    loaded = load_recipe(recipe, overrides)
-    return train_recipe(loaded, Store.open(Path(store)), Path(out), split=split, overwrite=overwrite, progress=progress)
+    loaded, options = load_recipe(recipe, overrides), options or TrainOptions()
+    _device(options.device)
+    return train_recipe(
+        loaded, Store.open(Path(store)), Path(run),
+        split=split, resume=resume, force=force, options=options, progress=progress,
+    )  # fmt: skip
 
 
 def evaluate(

@@ -1,5 +1,6 @@
 """A model and X-rays that are small enough to run every command in a moment."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +59,9 @@ def store(cts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_folder(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    assert main(["train", "atlas", str(store), "-o", str(folder), "--set", "config.scans=3", *TINY]) == 0
+    run, folder = tmp_path_factory.mktemp("runs") / "tiny", tmp_path_factory.mktemp("models") / "tiny"
+    assert main(["train", "atlas", "--data", str(store), "-o", str(run), "--set", "config.scans=3", *TINY]) == 0
+    shutil.copytree(run / "model", folder)
     return folder
 
 

@@ -35,7 +35,7 @@ def test_T2_done_is_0(cli: Cli, tiny: str) -> None:
     ("reconstruct", "a.png", "-o", "out", "--views", "pa,,lateral"), ("info", "nothing"),
     ("reconstruct", "a.png", "-o", "out", "--views", "pa", "--geometry", "g.json"),
     ("reconstruct", "a.png", "-o", "out", "--format", "jpeg"), ("prepare", "nothing", "-o", "out"),
-    ("train", "nothing", "store", "-o", "out"), ("evaluate", "atlas", "nothing"),
+    ("train", "nothing", "--data", "store", "-o", "out"), ("evaluate", "atlas", "nothing"),
 ])  # fmt: skip
 def test_T2_bad_input_or_usage_is_2_and_one_line(
     cli: Cli, arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -64,9 +64,9 @@ def test_N10_evaluate_prints_a_table_and_writes_a_csv(cli: Cli, tiny: str, store
 
 def test_I12_a_model_is_not_overwritten(cli: Cli, store: Path, tiny_folder: Path) -> None:
     before = (tiny_folder / "weights.safetensors").read_bytes()
-    done = cli("train", "atlas", store, "-o", tiny_folder)
+    done = cli("train", "atlas", "--data", store, "-o", tiny_folder)
     assert done.code == 2
-    assert "--overwrite" in done.err
+    assert "--resume" in done.err
     assert (tiny_folder / "weights.safetensors").read_bytes() == before
 
 

@@ -20,7 +20,7 @@ from voxray.images.report import hashed_name
 from voxray.models import load_model
 from voxray.physics.attenuation import hu_to_mu
 from voxray.recipes import Recipe
-from voxray.training import train_recipe
+from voxray.training import TrainSummary, train_recipe
 
 
 @pytest.fixture
@@ -29,10 +29,11 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_a_store_becomes_a_model_that_loads(store: Path, tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    folder = train_recipe(small_recipe(3), Store.open(store), tmp_path / "m", progress=lambda *at: calls.append(at))
-    assert folder == tmp_path / "m"
-    assert calls == [(1, 3), (2, 3), (3, 3)]
+    calls: list[tuple[str, int, int]] = []
+    done = train_recipe(small_recipe(3), Store.open(store), tmp_path / "m", progress=lambda *at: calls.append(at))
+    folder = tmp_path / "m" / "model"
+    assert done == TrainSummary(tmp_path / "m", folder, "")
+    assert calls == [("mean and deviations", i, 3) for i in (1, 2, 3)]
     loaded = load_model(folder)
     mean = torch.stack([hu_to_mu(patient(seed).volume.hu, 1.0) for seed in (0, 1, 2)]).mean(0)
     assert torch.allclose(loaded.method.state_dict()["mean"], mean, atol=2e-3), "to half precision"
@@ -44,13 +45,13 @@ def test_a_store_becomes_a_model_that_loads(store: Path, tmp_path: Path) -> None
 
 
 def test_O4_a_model_that_is_handed_on_names_no_patient(store: Path, tmp_path: Path) -> None:
-    folder = train_recipe(small_recipe(3), Store.open(store), tmp_path / "m")
-    for file in folder.iterdir():
-        assert b"phantom" not in file.read_bytes()
+    train_recipe(small_recipe(3), Store.open(store), tmp_path / "m")
+    for file in (tmp_path / "m" / "model").iterdir():
+        assert b"phantom0" not in file.read_bytes()
 
 
 def test_D1_trained_twice_the_weights_are_equal_to_the_bit(store: Path, tmp_path: Path) -> None:
-    first, second = (train_recipe(small_recipe(3), Store.open(store), tmp_path / name) for name in "ab")
+    first, second = (train_recipe(small_recipe(3), Store.open(store), tmp_path / name).run / "model" for name in "ab")
     for name in ("weights.safetensors", "recipe.yaml", "MODEL_CARD.md"):
         assert (first / name).read_bytes() == (second / name).read_bytes()
 
@@ -59,8 +60,8 @@ def test_D2_the_order_of_the_files_does_not_matter(tmp_path: Path) -> None:
     weights = []
     for name, seeds in (("a", [0, 1, 2]), ("b", [2, 0, 1])):
         store = write_store(tmp_path / name, {"train": seeds})
-        folder = train_recipe(small_recipe(3), Store.open(store), tmp_path / f"model {name}")
-        weights.append((folder / "weights.safetensors").read_bytes())
+        run = train_recipe(small_recipe(3), Store.open(store), tmp_path / f"run {name}").run
+        weights.append((run / "model" / "weights.safetensors").read_bytes())
     assert weights[0] == weights[1]
 
 
@@ -81,7 +82,7 @@ def test_files_become_a_model_by_way_of_prepare(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(small_recipe(17).to_yaml())
     train(recipe, tmp_path / "store", tmp_path / "m", overrides=["config.scans=3"])
-    mean = load_model(tmp_path / "m").method.plain_mean(ViewGeometry.biplanar())
+    mean = load_model(tmp_path / "m").method.plain_mean(ViewGeometry.biplanar())  # the folder of the run will do
     assert mean is not None
     assert -900 < float(mean.volume.hu[14:18, 14:18, 8:10].mean()) < -100, "lung"
 
@@ -103,7 +104,7 @@ def test_files_become_a_model_by_way_of_prepare(tmp_path: Path) -> None:
 def test_a_store_that_does_not_fit_is_refused(store: Path, tmp_path: Path, recipe: Recipe, message: str) -> None:
     with pytest.raises(InputError, match=message):
         train_recipe(recipe, Store.open(store), tmp_path / "m")
-    assert not (tmp_path / "m").exists()
+    train_recipe(small_recipe(3), Store.open(store), tmp_path / "m")  # nothing is in the way of a better one
 
 
 def test_what_cannot_be_trained_is_said(store: Path, tmp_path: Path) -> None:
@@ -121,22 +122,25 @@ def test_a_damaged_case_is_named(store: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"phantom01\.safetensors"):
         train_recipe(small_recipe(3), Store.open(store), tmp_path / "m")
-    assert not (tmp_path / "m").exists()
+    assert not (tmp_path / "m" / "model").exists()
 
 
 def test_I12_a_model_that_is_there_is_kept(store: Path, tmp_path: Path) -> None:
-    folder = train_recipe(small_recipe(3), Store.open(store), tmp_path / "m")
-    before = (folder / "weights.safetensors").read_bytes()
-    opened = write_store(tmp_path / "other", {"train": [3, 4, 5]})
-    with pytest.raises(InputError, match="exists already"):
-        train_recipe(small_recipe(3), Store.open(opened), folder)
-    assert (folder / "weights.safetensors").read_bytes() == before
-    train_recipe(small_recipe(3), Store.open(opened), folder, overwrite=True)
-    assert (folder / "weights.safetensors").read_bytes() != before
+    run = train_recipe(small_recipe(3), Store.open(store), tmp_path / "m").run
+    weights = run / "model" / "weights.safetensors"
+    before = weights.read_bytes()
+    opened = Store.open(write_store(tmp_path / "other", {"train": [3, 4, 5]}))
+    with pytest.raises(InputError, match=r"exists already: go on with it \(--resume\)"):
+        train_recipe(small_recipe(3), opened, run)
+    with pytest.raises(InputError, match="phantom00: .* before, nothing now; .*--force"):
+        train_recipe(small_recipe(3), opened, run, resume=True)
+    assert weights.read_bytes() == before
+    train_recipe(small_recipe(3), opened, run, resume=True, force=True)
+    assert weights.read_bytes() != before
 
 
 def test_N10_scores_on_training_scans_are_warned_about(store: Path, tmp_path: Path) -> None:
-    folder = train_recipe(small_recipe(3), Store.open(store), tmp_path / "m")
+    folder = train_recipe(small_recipe(3), Store.open(store), tmp_path / "m").run
     with pytest.warns(VoxrayWarning, match="trained on 3 of these 3 cases"):
         evaluate(folder, store, split="train", protocols=["closed"])
     evaluate(folder, store, split="val", protocols=["closed"])

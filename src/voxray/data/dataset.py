@@ -2,9 +2,10 @@
 
 import hashlib
 import multiprocessing
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -59,50 +60,90 @@ def collate(samples: Sequence[TrainingSample]) -> TrainingSample:
     """Join samples into a batch; for `torch.utils.data.DataLoader(..., collate_fn=collate)`.
 
     Raises:
-        GeometryError: if their grids or detectors differ.
+        GeometryError: if their grids or detectors differ, or what lies outside their cubes.
     """
     first = samples[0]
     for sample in samples[1:]:
         if not first.grid.is_close(sample.grid) or sample.views[0].shapes != first.views[0].shapes:
             raise GeometryError("Only samples with the same grid and the same detectors can share a batch.")
+        if sample.outside != first.outside:
+            raise GeometryError("Samples with the body around their cubes cannot share a batch with those without.")
     return TrainingSample(
         ids=tuple(name for sample in samples for name in sample.ids),
         hu=torch.cat([sample.hu for sample in samples]),
         images=tuple(torch.cat(view) for view in zip(*(sample.images for sample in samples), strict=True)),
         views=tuple(views for sample in samples for views in sample.views),
         grid=first.grid,
+        outside=first.outside,
     )
 
 
 @dataclass(frozen=True)
 class RandomViews:
-    """New views for every sample: angles uniform in these ranges (`ViewGeometry.from_angles`)."""
+    """New views for every sample: angles uniform in these ranges (`ViewGeometry.from_angles`).
 
-    count: int = 2
+    Attributes:
+        count: of views; a range for a new number in every sample, both ends included.
+        primary_deg, secondary_deg: ranges.
+        setup: a preset's name, or a `Setup`.
+    """
+
+    count: int | tuple[int, int] = 2
     primary_deg: tuple[float, float] = (-180.0, 180.0)
     secondary_deg: tuple[float, float] = (0.0, 0.0)
     setup: str | Setup = "chest"
 
     def draw(self, rng: torch.Generator) -> ViewGeometry:
         """Draw the views of one sample."""
-        places = torch.rand(2, self.count, generator=rng, dtype=torch.float64).numpy()
+        count = self.count
+        if isinstance(count, tuple):
+            count = int(torch.randint(count[0], count[1] + 1, (), generator=rng))
+        places = torch.rand(2, count, generator=rng, dtype=torch.float64).numpy()
         ranges = np.array([self.primary_deg, self.secondary_deg])
         primary, secondary = ranges[:, :1] + places * np.diff(ranges)
         return ViewGeometry.from_angles(primary.tolist(), secondary.tolist(), setup=self.setup)
 
 
-Views = ViewGeometry | RandomViews
+@dataclass(frozen=True)
+class MixedViews:
+    """One of several choices for every sample.
+
+    Attributes:
+        choices: fixed views about the origin, or random ones.
+        shares: how often each is drawn, in any unit.
+
+    Raises:
+        InputError: if there is not one share above 0 for each choice.
+    """
+
+    choices: tuple[ViewGeometry | RandomViews, ...]
+    shares: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.choices or len(self.shares) != len(self.choices) or not min(self.shares) > 0:
+            raise InputError(f"{len(self.choices)} choices of views need as many shares above 0, not {self.shares}.")
+
+    def draw(self, rng: torch.Generator) -> ViewGeometry:
+        """Draw a choice, and its views."""
+        chosen = self.choices[int(torch.multinomial(torch.tensor(self.shares), 1, generator=rng))]
+        return chosen.draw(rng) if isinstance(chosen, RandomViews) else chosen
+
+
+Views = ViewGeometry | RandomViews | MixedViews
 
 
 class _Samples(Dataset[TrainingSample]):
     """Sample `index` of epoch `epoch` is a pure function of (seed, epoch, index): resuming needs no other state."""
 
-    def __init__(self, views: Views, seed: int, photons: float | None) -> None:
-        if isinstance(views, ViewGeometry) and np.abs(views.isocentre()).max() > 1.0:
-            raise GeometryError(
-                f"The views of a dataset stand about the isocentre (0, 0, 0), not {views.isocentre().tolist()}."
-            )
-        self.views, self.seed, self.photons, self.epoch = views, seed, photons, 0
+    def __init__(self, views: Views, seed: int, photons: float | None, closed: float) -> None:
+        for fixed in views.choices if isinstance(views, MixedViews) else [views]:
+            if isinstance(fixed, ViewGeometry) and np.abs(fixed.isocentre()).max() > 1.0:
+                raise GeometryError(
+                    f"The views of a dataset stand about the isocentre (0, 0, 0), not {fixed.isocentre().tolist()}."
+                )
+        if not 0 <= closed <= 1:
+            raise InputError(f"The share of closed samples is from 0 to 1, not {closed}.")
+        self.views, self.seed, self.photons, self.closed, self.epoch = views, seed, photons, closed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; call it before a `DataLoader` starts its workers."""
@@ -113,7 +154,10 @@ class _Samples(Dataset[TrainingSample]):
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
     def _draw_views(self, rng: torch.Generator) -> ViewGeometry:
-        return self.views.draw(rng) if isinstance(self.views, RandomViews) else self.views
+        return self.views if isinstance(self.views, ViewGeometry) else self.views.draw(rng)
+
+    def _draw_outside(self, rng: torch.Generator) -> Outside:
+        return "air" if float(torch.rand((), generator=rng)) < self.closed else "body"
 
     def _project(
         self, hu: Float[Tensor, "z y x"], grid: VolumeGrid, views: ViewGeometry, rng: torch.Generator
@@ -134,10 +178,11 @@ class XrayDataset(_Samples):
     Args:
         store: prepared cases.
         split: which of them.
-        views: fixed ones about the origin, or `RandomViews`.
+        views: fixed ones about the origin, `RandomViews`, or a mixture.
         augment: None for none.
         seed: of all randomness.
         photons: a pixel, for Poisson noise; None for none.
+        closed: share of the samples whose X-rays are projected from the cube alone, drawn anew in every epoch.
 
     Raises:
         InputError: if the store has no such split.
@@ -146,9 +191,9 @@ class XrayDataset(_Samples):
 
     def __init__(
         self, store: Store, split: str, views: Views, *,
-        augment: AugmentOptions | None = None, seed: int = 0, photons: float | None = None,
+        augment: AugmentOptions | None = None, seed: int = 0, photons: float | None = None, closed: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(views, seed, photons)
+        super().__init__(views, seed, photons, closed)
         self.store, self.ids, self.augment = store, store.cases(split), augment
 
     def __len__(self) -> int:
@@ -158,15 +203,16 @@ class XrayDataset(_Samples):
         rng = self._rng(index)
         case = self.store.load(self.ids[index])
         grid = case.volume.grid.shifted(-case.isocentre_mm)
-        views = self._draw_views(rng)
+        views, outside = self._draw_views(rng), self._draw_outside(rng)
         deformation = Deformation.none()
         if self.augment is not None:
             deformation = Deformation.draw(self.augment, case.scan.grid.size_mm, rng)
         box = deformation.box_mm(case.scan.grid.corners_mm() - case.isocentre_mm)
-        body, start = extended(grid, box, views)
+        body, start = extended(grid, box, views) if outside == "body" else (grid, (0, 0, 0))
         hu = pull(case.scan, case.isocentre_mm, body, deformation)
         cube = case.volume.hu if self.augment is None else _cut(hu, start, grid.shape)
-        return TrainingSample((case.id,), cube[None], self._project(hu, body, views, rng), (views,), grid)
+        images = self._project(cube if outside == "air" else hu, body, views, rng)
+        return TrainingSample((case.id,), cube[None], images, (views,), grid, outside)
 
 
 class PhantomDataset(_Samples):
@@ -175,16 +221,17 @@ class PhantomDataset(_Samples):
     Args:
         size: samples an epoch; every epoch has new ones.
         grid: of the cubes, about the origin.
-        views, seed, photons: as for `XrayDataset`.
+        views, seed, photons, closed: as for `XrayDataset`.
 
     Raises:
         GeometryError: if grid or views do not lie about the origin.
     """
 
     def __init__(
-        self, size: int, grid: VolumeGrid, views: Views, *, seed: int = 0, photons: float | None = None
-    ) -> None:
-        super().__init__(views, seed, photons)
+        self, size: int, grid: VolumeGrid, views: Views, *,
+        seed: int = 0, photons: float | None = None, closed: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__(views, seed, photons, closed)
         if np.abs(grid.centre_mm).max() > 1e-3:
             raise GeometryError(f"The grid's middle must be the origin, not {grid.centre_mm.tolist()}.")
         if size < 1:
@@ -198,21 +245,21 @@ class PhantomDataset(_Samples):
         if not 0 <= index < self.size:
             raise IndexError(index)
         rng = self._rng(index)
-        views = self._draw_views(rng)
-        body, start = extended(self.grid, _PHANTOM_BOX_MM, views, symmetric=True)
+        views, outside = self._draw_views(rng), self._draw_outside(rng)
+        body, start = self.grid, (0, 0, 0)
+        if outside == "body":
+            body, start = extended(self.grid, _PHANTOM_BOX_MM, views, symmetric=True)
         hu = thorax_phantom(body, rng=rng).volume.hu
-        cube = _cut(hu, start, self.grid.shape)[None]
-        return TrainingSample(
-            (f"phantom-{self.epoch}-{index}",), cube, self._project(hu, body, views, rng), (views,), self.grid
-        )
+        cube, images = _cut(hu, start, self.grid.shape)[None], self._project(hu, body, views, rng)
+        return TrainingSample((f"phantom-{self.epoch}-{index}",), cube, images, (views,), self.grid, outside)
 
 
 def make_loader(
-    dataset: XrayDataset | PhantomDataset,
+    dataset: Dataset[TrainingSample],
     batch_size: int,
     *,
     workers: int = 0,
-    sampler: Sampler[int] | None = None,
+    sampler: Sampler[Any] | Sequence[Any] | None = None,
 ) -> "DataLoader[TrainingSample]":
     """Return a loader of batches, in the order of `sampler` or of the cases.
 
@@ -224,7 +271,7 @@ def make_loader(
         dataset: the samples.
         batch_size: samples a batch; the last one may be smaller.
         workers: processes; 0 for none.
-        sampler: the order of an epoch.
+        sampler: the order of an epoch: a sampler, or simply the indices.
     """
     context = None
     if workers:
@@ -232,15 +279,16 @@ def make_loader(
         context.set_forkserver_preload([__name__])
     return DataLoader(
         dataset, batch_size, sampler=sampler, num_workers=workers, collate_fn=collate,
-        multiprocessing_context=context, worker_init_fn=_one_thread,
+        multiprocessing_context=context, worker_init_fn=_start_worker, generator=torch.Generator(),
     )  # fmt: skip
 
 
-def _one_thread(_: int) -> None:
-    """Keep the projector of each worker to one core, as torch keeps itself."""
+def _start_worker(_: int) -> None:
+    """Keep the projector to one core, as torch keeps itself, and leave Ctrl-C to the process that started this one."""
     import numba
 
     numba.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def extended(

@@ -143,6 +143,8 @@ def _find(model: str | Path) -> Path:
                 f"The model is the folder '{model}' here, not the one of that name that voxray knows.", VoxrayWarning, 3
             )
         return Path(model)
+    if (Path(model) / "model" / RECIPE).is_file():  # the folder of a training
+        return Path(model) / "model"
     for folder in folders:
         if folder.name == str(model):
             return folder

@@ -3,34 +3,20 @@
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from voxray.errors import InputError, RecipeError
 from voxray.geometry import VolumeGrid
 from voxray.images.reading import check_file, reading
 from voxray.methods import Method, MethodConfig, method_named
+from voxray.recipes.sections import DataRecipe, GridRecipe, Strict, TrainingRecipe
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-# At most 1024: a volume of 4 GB, far beyond what an X-ray can tell; ours.
-_Side = Annotated[int, Field(ge=8, le=1024)]
-
-
-class GridRecipe(_Strict):
-    """The grid of the result, about the isocentre; within the limits of `PrepareOptions`."""
-
-    shape: tuple[_Side, _Side, _Side] = Field(default=(128, 128, 128), strict=False, description="voxels along z, y, x")
-    spacing_mm: float = Field(default=2.5, ge=0.1, le=20, description="side of a voxel")
-
-
-class Recipe(_Strict):
-    """A method, its configuration, and the grid of its result.
+class Recipe(Strict):
+    """A method, its configuration, the grid of its result, and what it is trained on.
 
     Raises:
         RecipeError: from `load_recipe` and `build`, if something is missing, unknown or out of range.
@@ -42,6 +28,8 @@ class Recipe(_Strict):
     method: str
     config: dict[str, Any] = Field(default_factory=dict, description="see the method's Config")
     grid: GridRecipe = GridRecipe()
+    data: DataRecipe = DataRecipe()
+    training: TrainingRecipe = TrainingRecipe()
     body_parts: tuple[str, ...] = Field(
         default=(), strict=False, description="what it is for, as DICOM terms of BodyPartExamined; empty for anything"
     )

@@ -1,5 +1,6 @@
-"""Training: the stages of a method, one after another, into a model folder."""
+"""Training: the stages of a method, one after another, into the folder of a run."""
 
-from voxray.training.run import train_recipe
+from voxray.training.options import TrainOptions
+from voxray.training.run import TrainSummary, train_recipe
 
-__all__ = ["train_recipe"]
+__all__ = ["TrainOptions", "TrainSummary", "train_recipe"]
