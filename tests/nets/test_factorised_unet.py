@@ -60,6 +60,13 @@ def test_sizes_are_those_of_the_release(c_in: int, width: int, time: bool, count
     assert {p.shape[2:] for p in net.parameters() if p.ndim == 5} == {(1, 1, 1), (1, 3, 3), (1, 4, 4)}
 
 
+def test_values_are_those_of_a_second_implementation() -> None:
+    """It was written apart, from what the release computes with each tensor, by the names that tensors have there."""
+    values = small()(volume(1, 3, 11, 4, 4), STEP).flatten()[::50]
+    want = [0.3983083, -0.3698654, 2.0875859, -0.7303991, 10.1060877, 11.0439882, 6.4048958, 6.3993521]
+    torch.testing.assert_close(values, torch.tensor(want), rtol=1e-4, atol=1e-4)
+
+
 def test_output_has_the_size_of_the_input() -> None:
     net = with_drawn_weights(FactorisedUNet(3, 2, 8))
     assert net(volume(2, 3, 5, 8, 16), torch.tensor([0, 99])).shape == (2, 2, 5, 8, 16)
