@@ -94,3 +94,11 @@ def test_unknown_prediction_is_refused() -> None:
 def test_impossible_clamp_is_refused(clamp: float) -> None:
     with pytest.raises(InputError, match="positive"):
         GaussianDiffusion(cosine_betas(10), clamp=clamp)
+
+
+def test_a_process_is_made_whole_on_any_default_device() -> None:
+    """Models are built on `meta` first, to compare their weights' shapes."""
+    with torch.device("meta"):
+        process = GaussianDiffusion(cosine_betas(10))
+        linear = linear_betas(3, 0.1, 0.2)
+    assert process.betas.device.type == process.sigma.device.type == linear.device.type == "cpu"

@@ -1,4 +1,7 @@
-"""How much noise each step of a diffusion adds: betas, the variance that a step brings in."""
+"""How much noise each step of a diffusion adds: betas, the variance that a step brings in.
+
+Schedules are on the CPU whatever the default device is: models are built on the device `meta` to learn their sizes.
+"""
 
 from math import pi
 
@@ -20,11 +23,11 @@ def cosine_betas(steps: int, s: float = 0.008, cap: float = 0.9999) -> Float64[T
         cap: the largest beta. The paper has 0.999; 0.9999 is that of DVG-Diffusion's released code (and of most code
             that goes back to lucidrains' video diffusion).
     """
-    t = torch.arange(steps + 1, dtype=torch.float64) / steps
+    t = torch.arange(steps + 1, dtype=torch.float64, device="cpu") / steps
     signal = torch.cos((t + s) / (1 + s) * pi / 2) ** 2
     return (1 - signal[1:] / signal[:-1]).clamp(max=cap)
 
 
 def linear_betas(steps: int, first: float, last: float) -> Float64[Tensor, " steps"]:
     """Return betas that rise linearly from `first` to `last` (Ho et al. 2020, arXiv 2006.11239, section 4)."""
-    return torch.linspace(first, last, steps, dtype=torch.float64)
+    return torch.linspace(first, last, steps, dtype=torch.float64, device="cpu")
