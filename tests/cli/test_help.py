@@ -16,7 +16,9 @@ from voxray.images.read_ct import read_ct
 from voxray.images.xray import ReadOptions
 
 Cli = Callable[..., object]
-COMMANDS = ("reconstruct", "project", "prepare", "train", "evaluate", "models", "demo", "info", "doctor")
+COMMANDS = (
+    "reconstruct", "project", "prepare", "train", "evaluate", "models", "import-weights", "demo", "info", "doctor",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

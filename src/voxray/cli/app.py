@@ -7,6 +7,7 @@ import typer
 
 from voxray.cli.demo import demo
 from voxray.cli.doctor import doctor
+from voxray.cli.import_weights import import_weights
 from voxray.cli.info import info
 from voxray.cli.learning import evaluate, models, train
 from voxray.cli.output import notes_shown, show
@@ -21,7 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From X-ray images to a CT volume. Research software, not a medical device.",
 )
-for _command in (reconstruct, project, prepare, train, evaluate, models, demo, info, doctor):
+for _command in (reconstruct, project, prepare, train, evaluate, models, import_weights, demo, info, doctor):
     app.command()(_command)
 
 
