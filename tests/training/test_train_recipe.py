@@ -132,7 +132,7 @@ def test_I12_a_model_that_is_there_is_kept(store: Path, tmp_path: Path) -> None:
     opened = Store.open(write_store(tmp_path / "other", {"train": [3, 4, 5]}))
     with pytest.raises(InputError, match=r"exists already: go on with it \(--resume\)"):
         train_recipe(small_recipe(3), opened, run)
-    with pytest.raises(InputError, match="phantom00: .* before, nothing now; .*--force"):
+    with pytest.raises(InputError, match=r"phantom00: .* before, nothing now; .*--force"):
         train_recipe(small_recipe(3), opened, run, resume=True)
     assert weights.read_bytes() == before
     train_recipe(small_recipe(3), opened, run, resume=True, force=True)

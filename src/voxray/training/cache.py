@@ -1,5 +1,6 @@
 """Items: what the preparations of a method make of training samples, kept on disk."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from voxray.data.dataset import TrainingSample, make_loader
+from voxray.errors import NumericalError, ResourceError, VoxrayError
 from voxray.images.atomic import atomic_path
 from voxray.images.reading import reading
 from voxray.methods.stages import Batch, Item, Preparation
@@ -78,7 +80,21 @@ class Items:
     ) -> Iterator[Any]:
         if preparation.after is not None:
             return iter(items(preparation.after, keys))
-        return iter(make_loader(self.samples, 1, workers=min(self.workers, len(keys)), sampler=keys))
+        return self._samples(keys)
+
+    def _samples(self, keys: Sequence[Key]) -> Iterator[TrainingSample]:
+        try:
+            yield from make_loader(self.samples, 1, workers=min(self.workers, len(keys)), sampler=keys)
+        except VoxrayError as error:  # from a worker, its traceback stands before the message
+            message = re.sub(r"^voxray\.errors\.\w+: ", "", str(error).strip().splitlines()[-1])
+            raise type(error)(message) from error
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise ResourceError(
+                "A process that makes training samples was killed, most likely for want of memory: take fewer "
+                "--workers."
+            ) from error
 
     @torch.no_grad()
     def _make(self, preparation: Preparation, source: Any) -> dict[str, Tensor]:
@@ -86,7 +102,14 @@ class Items:
             source = source.to(self.device)
         else:
             source = {name: _single(tensor).to(self.device) for name, tensor in source.items()}
-        return {name: _half(tensor).cpu().contiguous() for name, tensor in preparation.make(source).items()}
+        item = {name: _half(tensor).cpu().contiguous() for name, tensor in preparation.make(source).items()}
+        bad = [name for name, tensor in item.items() if not bool(torch.isfinite(tensor).all())]
+        if bad:
+            raise NumericalError(
+                f"The preparation {preparation.name!r} makes numbers that are not finite in half precision, in "
+                f"{', '.join(bad)}: bring them to values near 1."
+            )
+        return item
 
     def _path(self, preparation: Preparation, key: Key) -> Path:
         epoch, index = key

@@ -3,14 +3,15 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from voxray.data.store import Store
-from voxray.errors import InputError
+from voxray.errors import InputError, RecipeError
 from voxray.images.atomic import write_text_atomic
 from voxray.images.reading import reading
 from voxray.methods import Method
@@ -34,10 +35,9 @@ class Identity:
     @classmethod
     def of(cls, recipe: Recipe, store: Store, split: str) -> "Identity":
         """Describe a run before it begins."""
-        whole = recipe.model_dump(mode="json") | {"config": recipe.method_config().model_dump(mode="json")}
         records = {name: store.records[name] for name in store.cases(split)}
         cases = {name: _digest([r.sha256, r.options, r.isocentre_mm]) for name, r in records.items()}
-        return cls(whole, split, cases)
+        return cls(_whole(recipe), split, cases)
 
     def claim(self, run: Path, *, resume: bool, force: bool) -> bool:
         """Write what the run is into its folder; where one was begun, compare them first.
@@ -132,7 +132,14 @@ def _read(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(data, dict) or data.get("version") != _VERSION:
             raise InputError(f"'{path}' is no description of a run of version {_VERSION}: begin a new run elsewhere.")
+        with suppress(ValidationError, RecipeError):  # settings that are new since then had their defaults
+            data["recipe"] = _whole(Recipe.model_validate(data["recipe"]))
         return data
+
+
+def _whole(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe with all values of its method's configuration."""
+    return recipe.model_dump(mode="json") | {"config": recipe.method_config().model_dump(mode="json")}
 
 
 def _differences(before: Any, now: Any, where: str = "") -> Iterator[str]:

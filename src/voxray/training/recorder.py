@@ -12,7 +12,7 @@ from voxray.training.options import TrainOptions
 from voxray.training.progress import Told
 
 if TYPE_CHECKING:
-    from voxray.training.engine import StageModule
+    from voxray.training.stage_module import StageModule
 
 CHECKPOINTS = "checkpoints"
 

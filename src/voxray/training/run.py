@@ -143,7 +143,7 @@ class _Training:
 
     def _descend(self, number: int, stage: GradientStage, checkpoint: Checkpoint | None) -> bool:
         """Train a stage by gradient descent; return whether it is finished."""
-        from voxray.training.engine import StageRun, train_stage  # takes seconds to import
+        from voxray.training.engine import StageRun, train_stage  # imports Lightning
 
         start = checkpoint.step if checkpoint is not None else 0
         names = tuple(stage.name for stage in self.stages[: number + 1])
