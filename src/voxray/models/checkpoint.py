@@ -11,7 +11,9 @@ from voxray.images.reading import check_file, reading
 
 # Settings and records of training that programs keep beside the weights. Nothing of them is imported or run: an empty
 # object takes the place of each.
-_SETTINGS = ("omegaconf.", "pytorch_lightning.", "lightning.", "argparse.", "pathlib.", "typing.", "collections.", "numpy.")
+_SETTINGS = (
+    "omegaconf.", "pytorch_lightning.", "lightning.", "argparse.", "pathlib.", "typing.", "collections.", "numpy.",
+)  # fmt: skip
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
