@@ -51,6 +51,7 @@ def reconstruct(
     options: ReadOptions | None = None,
     device: str = "auto",
     seed: int = 0,
+    overrides: Sequence[str] = (),
     samples: int = 1,
     outside: Outside = "body",
     keep_phi: bool = False,
@@ -66,6 +67,7 @@ def reconstruct(
         options: how to read the files.
         device: `cpu`, `cuda`, or `auto`: a GPU where there is one.
         seed: of everything random.
+        overrides: settings of the model's recipe to change, as `config.sampler.steps=20`.
         samples: more than one for equally plausible volumes and their standard deviation.
         outside: `body` where the patient goes on outside the volume, `air` where the X-rays show the volume alone.
         keep_phi: name files and patient in the report.
@@ -86,7 +88,7 @@ def reconstruct(
         with _timed(seconds, "read"):
             radiograph = _read(xrays, views, geometry, options)
         with _timed(seconds, "load model"):
-            loaded = load_model(model, chosen)
+            loaded = load_model(model, chosen, overrides)
         _check_body_part(radiograph, loaded.info.recipe)
         _check_field(radiograph, loaded.method.grid)
         with _timed(seconds, "reconstruct"):
@@ -201,6 +203,7 @@ def evaluate(
     setup: str | Setup = "chest",
     seed: int = 0,
     device: str = "auto",
+    overrides: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a model on the cases of a store (see `evaluation.protocols.make_xrays`).
@@ -214,6 +217,7 @@ def evaluate(
         setup: a preset of the geometry, or a `Setup`.
         seed: of noise and method.
         device: as for `reconstruct`.
+        overrides: as for `reconstruct`.
         progress: called with (reconstructions done, reconstructions).
 
     Raises:
@@ -226,7 +230,7 @@ def evaluate(
     else:
         geometry = ViewGeometry.from_names(views, setup=setup)
     opened = Store.open(Path(store))
-    loaded = load_model(model, _device(device))
+    loaded = load_model(model, _device(device), overrides)
     cases = opened.cases(split)
     if not cases:
         raise InputError(f"'{store}' has no cases to evaluate on.")

@@ -158,12 +158,15 @@ def test_D2_a_case_scores_the_same_alone_and_among_others(places: tuple[Path, Pa
 
 def test_rows_become_a_summary_and_a_table(tmp_path: Path) -> None:
     rows = [
-        Row("a", "closed", "m", 20.0, 0.5, 100.0, 0.1), Row("b", "closed", "m", 23.0, 0.7, 90.0, 0.2),
-        Row("a", "clinical", "m", math.inf, 0.5, 100.0, 0.1),
+        Row("a", "closed", "m", 20.0, 0.5, 100.0, 0.1, 0.4), Row("b", "closed", "m", 23.0, 0.7, 90.0, 0.2, None),
+        Row("a", "clinical", "m", math.inf, 0.5, 100.0, 0.1, None),
     ]  # fmt: skip
     lines = Evaluation(tuple(rows)).summary()
     assert [(line.protocol, line.model, line.cases) for line in lines] == [("closed", "m", 2), ("clinical", "m", 1)]
-    assert lines[0].means == pytest.approx({"psnr3d": 21.5, "ssim": 0.6, "mae_hu": 95.0, "residual": 0.15})
+    assert lines[0].means == pytest.approx(
+        {"psnr3d": 21.5, "ssim": 0.6, "mae_hu": 95.0, "residual": 0.15, "uncertainty": 0.4}
+    )
+    assert math.isnan(lines[1].means["uncertainty"])
     assert lines[0].stds["psnr3d"] == pytest.approx(statistics.stdev([20, 23]))
     assert lines[1].stds["ssim"] == 0
     path = tmp_path / "rows.csv"
@@ -171,11 +174,11 @@ def test_rows_become_a_summary_and_a_table(tmp_path: Path) -> None:
     with path.open(newline="") as file:
         table = list(csv.DictReader(file))
     assert table[1] == {"case": "b", "protocol": "closed", "model": "m", "psnr3d": "23.0", "ssim": "0.7",
-                        "mae_hu": "90.0", "residual": "0.2"}  # fmt: skip
+                        "mae_hu": "90.0", "residual": "0.2", "uncertainty": ""}  # fmt: skip
     with pytest.raises(InputError, match="exists already"):
         Evaluation(()).write_csv(path)
     Evaluation(()).write_csv(path, overwrite=True)
-    assert path.read_text() == "case,protocol,model,psnr3d,ssim,mae_hu,residual\n"
+    assert path.read_text() == "case,protocol,model,psnr3d,ssim,mae_hu,residual,uncertainty\n"
 
 
 # ---------------------------------------------------------------- refusals

@@ -7,7 +7,15 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from voxray.evaluation.metrics import HU_RANGE, mae_hu, psnr, residual_rms, slice_ssim, to_unit_range
+from voxray.evaluation.metrics import (
+    HU_RANGE,
+    mae_hu,
+    psnr,
+    rank_correlation,
+    residual_rms,
+    slice_ssim,
+    to_unit_range,
+)
 
 
 def pair(shape: tuple[int, int, int] = (9, 10, 12)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -73,3 +81,15 @@ def test_N10_hu_are_clipped_to_the_range_of_the_papers() -> None:
 def test_N10_the_residual_counts_every_pixel_of_every_view_alike() -> None:
     images, measured = [torch.ones(2, 3), torch.zeros(4, 5)], [torch.full((2, 3), 4.0), torch.zeros(4, 5)]
     assert residual_rms(images, measured) == pytest.approx(math.sqrt(6 * 9 / 26))
+
+
+def test_rank_correlation_is_scipys_and_looks_at_the_size_of_the_error() -> None:
+    generator = torch.Generator().manual_seed(0)
+    std = torch.rand(6, 6, 6, generator=generator)
+    error = std.exp() * torch.where(torch.rand(6, 6, 6, generator=generator) > 0.5, 1.0, -1.0)
+    everywhere = torch.ones(6, 6, 6, dtype=torch.bool)
+    assert rank_correlation(std, error, everywhere) == pytest.approx(1.0)
+    half = std > 0.5
+    error[~half] = 100.0  # does not count
+    assert rank_correlation(std, error, half) == pytest.approx(1.0)
+    assert rank_correlation(-std, error, half) == pytest.approx(-1.0)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_models import SETUP, patient, rng, small_method, small_recipe, xrays_of
 
-from voxray.errors import CheckpointError, InputError, ModelError, VoxrayWarning
+from voxray.errors import CheckpointError, InputError, ModelError, RecipeError, VoxrayWarning
 from voxray.geometry import ViewGeometry
 from voxray.models import list_models, load_model, save_model
 from voxray.recipes import load_recipe
@@ -198,3 +198,14 @@ def test_the_embedded_model_is_what_its_recipe_says() -> None:
     card = (loaded.info.path / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "CC BY" in card
     assert "BY-NC" not in card, "non-commercial scans never train a shipped model"
+
+
+def test_settings_of_a_model_can_be_changed_when_it_is_loaded(folder: Path) -> None:
+    changed = load_model(folder, overrides=["config.iterations=1", "config.noise=0.2"])
+    assert changed.info.recipe.config["iterations"] == 1
+    assert changed.method.config.noise == 0.2  # type: ignore[attr-defined]
+    assert load_model(folder).method.config.noise != 0.2  # type: ignore[attr-defined]
+    with pytest.raises(RecipeError, match="iteration"):
+        load_model(folder, overrides=["config.iteration=1"])
+    with pytest.raises(CheckpointError, match="does not fit"):
+        load_model(folder, overrides=["config.scans=9"])

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Device = Annotated[str, Option(help="auto, cpu, cuda, or cuda:N.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace results that are there already.")]
 Seed = Annotated[int, Option(min=0, help="Of all that is random; the same seed gives the same result.")]
+Overrides = Annotated[
+    list[str] | None,
+    Option("--set", metavar="A.B=VALUE", help="Change a setting of the recipe; give it again for more."),
+]
 GeometryFile = Annotated[
     Path | None, Option("--geometry", help="JSON with source and detector of each view (docs/geometry.md).")
 ]

@@ -1,5 +1,6 @@
 """`voxray train`, `voxray evaluate` and `voxray models`."""
 
+import math
 import os
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Option
 
-from voxray.cli.arguments import Device, Overwrite, Seed, check_output, flattened, make_folder, views_or_count
+from voxray.cli.arguments import (
+    Device,
+    Overrides,
+    Overwrite,
+    Seed,
+    check_output,
+    flattened,
+    make_folder,
+    views_or_count,
+)
 from voxray.cli.output import note, progress, show, show_table
 from voxray.cli.training_progress import training_progress
 from voxray.errors import InputError
@@ -24,7 +34,8 @@ class Protocol(StrEnum):
     CLINICAL = "clinical"
 
 
-_HEADINGS = {"psnr3d": "3D PSNR, dB", "ssim": "SSIM", "mae_hu": "MAE, HU", "residual": "residual RMS"}
+_HEADINGS = {"psnr3d": "3D PSNR, dB", "ssim": "SSIM", "mae_hu": "MAE, HU", "residual": "residual RMS",
+             "uncertainty": "std / error"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,9 +74,7 @@ def train(
     out: Annotated[Path, Option("--out", "-o", help="Folder of the run; the model is in it.")],
     arguments: TrainArguments,
     split: Annotated[str, Option(help="Train on these cases of the store.")] = "train",
-    overrides: Annotated[
-        list[str] | None, Option("--set", metavar="A.B=VALUE", help="Change the recipe; give it again for more.")
-    ] = None,
+    overrides: Overrides = None,
     precision: Annotated[
         Literal["bf16", "fp32"] | None, Option(help="Of the networks' arithmetic; without it, the recipe's.")
     ] = None,
@@ -124,6 +133,7 @@ def evaluate(
     setup: Annotated[str, Option(help="Preset of the views: chest, x2ct, perx2ct or xraysyn.")] = "chest",
     seed: Seed = 0,
     device: Device = "auto",
+    overrides: Overrides = None,
     out: Annotated[Path | None, Option("--out", "-o", help="CSV with a line for each case and protocol.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -142,10 +152,11 @@ def evaluate(
             setup=setup,
             seed=seed,
             device=device,
+            overrides=overrides or (),
             progress=draw,
         )
     rows = [
-        (line.protocol, line.model, line.cases, *(f"{line.means[m]:.4g} ± {line.stds[m]:.2g}" for m in line.means))
+        (line.protocol, line.model, line.cases, *(_shown(line.means[m], line.stds[m]) for m in line.means))
         for line in evaluation.summary()
     ]
     columns = [_HEADINGS.get(metric, metric) for metric in evaluation.summary()[0].means] if rows else []
@@ -154,6 +165,10 @@ def evaluate(
         make_folder(out.parent)
         evaluation.write_csv(out, overwrite=overwrite)
         show(str(out))
+
+
+def _shown(mean: float, std: float) -> str:
+    return f"{mean:.4g} ± {std:.2g}" if math.isfinite(mean) else "-"
 
 
 def models() -> None:

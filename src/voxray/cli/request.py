@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
 
-from voxray.cli.arguments import Device, Overwrite, Seed, XrayArguments
+from voxray.cli.arguments import Device, Overrides, Overwrite, Seed, XrayArguments
 from voxray.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class MethodArguments:
     outside: Annotated[
         Literal["body", "air"], Option(help="What lies beyond the volume: the rest of the body, or air.")
     ] = "body"
+    overrides: Overrides = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Request:
             options=self.reading.options(),
             device=method.device,
             seed=method.seed,
+            overrides=method.overrides or (),
             samples=method.samples,
             outside=method.outside,
             keep_phi=self.result.keep_phi,

@@ -51,3 +51,13 @@ def residual_rms(images: list[Tensor], measured: list[Tensor]) -> float:
     """Return the root mean square difference of line integrals over all pixels of all views (no unit)."""
     differences = torch.cat([(a - b).flatten() for a, b in zip(images, measured, strict=True)])
     return float(differences.square().mean().sqrt())
+
+
+def rank_correlation(std: Float[Tensor, "z y x"], error: Float[Tensor, "z y x"], where: Tensor) -> float:
+    """Return Spearman's correlation of an uncertainty with the absolute error, over the voxels `where`.
+
+    1 where the voxels of larger error are those of larger uncertainty; 0 where it says nothing.
+    """
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(std[where].numpy(), error[where].abs().numpy()).statistic)

@@ -4,20 +4,22 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from math import nan
 from pathlib import Path
 from statistics import mean, stdev
 
 import torch
 
+from voxray.data.body_mask import AIR_HU
 from voxray.data.store import Case, Store
-from voxray.evaluation.metrics import mae_hu, psnr, residual_rms, slice_ssim, to_unit_range
+from voxray.evaluation.metrics import mae_hu, psnr, rank_correlation, residual_rms, slice_ssim, to_unit_range
 from voxray.evaluation.protocols import Protocol, make_xrays
 from voxray.geometry import ViewGeometry
 from voxray.images import Radiograph
 from voxray.images.atomic import refuse_existing, write_text_atomic
 from voxray.methods.base import Estimate, Method, Outside, check_case
 
-METRICS = ("psnr3d", "ssim", "mae_hu", "residual")
+METRICS = ("psnr3d", "ssim", "mae_hu", "residual", "uncertainty")
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Row:
         ssim: `metrics.slice_ssim` on the same range.
         mae_hu: mean absolute difference.
         residual: root mean square difference between X-rays and re-projections (line integrals, no unit).
+        uncertainty: rank correlation of the standard deviation with the absolute error, over the body; None where the
+            model tells none.
     """
 
     case: str
@@ -40,11 +44,12 @@ class Row:
     ssim: float
     mae_hu: float
     residual: float
+    uncertainty: float | None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and standard deviation of every metric over the cases of one protocol and model."""
+    """Mean and standard deviation of every metric over the cases of one protocol and model; NaN for those without."""
 
     protocol: Protocol
     model: str
@@ -65,7 +70,8 @@ class Evaluation:
         lines = []
         for protocol, model in groups:
             rows = [asdict(row) for row in self.rows if (row.protocol, row.model) == (protocol, model)]
-            values = {metric: [row[metric] for row in rows] for metric in METRICS}
+            values = {metric: [row[metric] for row in rows if row[metric] is not None] for metric in METRICS}
+            values = {metric: v or [nan] for metric, v in values.items()}
             stds = {metric: stdev(v) if len(v) > 1 else 0.0 for metric, v in values.items()}
             lines.append(Summary(protocol, model, len(rows), {m: mean(v) for m, v in values.items()}, stds))
         return lines
@@ -135,8 +141,12 @@ def evaluate_method(
 def _score(case: Case, protocol: Protocol, model: str, estimate: Estimate, radiograph: Radiograph) -> Row:
     hu, again = estimate.volume.hu, list(estimate.reprojections)
     image, truth = to_unit_range(hu), to_unit_range(case.volume.hu)
+    uncertainty = None
+    if estimate.std is not None:
+        uncertainty = rank_correlation(estimate.std.hu, hu - case.volume.hu, case.volume.hu > AIR_HU)
     return Row(
         case.id, protocol, model,
         psnr3d=psnr(image, truth, data_range=1.0), ssim=slice_ssim(image, truth, data_range=1.0),
         mae_hu=mae_hu(hu, case.volume.hu), residual=residual_rms(again, list(radiograph.images)),
+        uncertainty=uncertainty,
     )  # fmt: skip

@@ -3,7 +3,8 @@
 import hashlib
 import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -57,18 +58,27 @@ def list_models() -> list[ModelInfo]:
     return list(found.values())
 
 
-def load_model(model: str | Path, device: torch.device | str = "cpu") -> LoadedModel:
+def load_model(model: str | Path, device: torch.device | str = "cpu", overrides: Sequence[str] = ()) -> LoadedModel:
     """Load a model by name or from its folder.
 
     Nothing in the folder is ever run: the recipe is plain YAML that names a method of this installation, the weights
     are safetensors. Links are followed, for the caches of model hubs are made of them; what they lead to is read in
     the same way.
 
+    Args:
+        model: a name, or a folder of a model or of a training run.
+        device: where it is to work.
+        overrides: settings of its recipe to change, as `config.sampler.steps=20`; they become a part of what the model
+            says about itself.
+
     Raises:
+        RecipeError: if a setting is not valid.
         ModelError: if there is no such model, or its recipe is not valid.
         CheckpointError: if the weights are damaged, do not fit the recipe, or are not finite.
     """
     info = _info(_find(model))
+    if overrides:
+        info = replace(info, recipe=parse_recipe(info.recipe.to_yaml(), info.name, overrides))
     path = info.path / WEIGHTS
     if not path.is_file():
         others = [file.name for file in info.path.iterdir() if file.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl")]
