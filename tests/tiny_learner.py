@@ -109,11 +109,11 @@ class Tiny(Method):
         return Estimate(CTVolume(1000 * self.autoencoder.decoder(z[None])[0, 0], self.grid), reprojections=())
 
 
-def tiny_recipe(data: DataRecipe | None = None, precision: str = "fp32", **config: object) -> Recipe:
+def tiny_recipe(data: DataRecipe | None = None, precision: str = "fp32", seed: int = 0, **config: object) -> Recipe:
     """Return a recipe for a store of `small_models`."""
     return Recipe(
         name="tiny", method="tiny_learner", grid={"shape": SHAPE, "spacing_mm": SPACING_MM}, config=config,
-        data=data or DataRecipe(variants=2), training={"precision": precision},
+        data=data or DataRecipe(variants=2), training={"precision": precision, "seed": seed},
     )  # fmt: skip
 
 
