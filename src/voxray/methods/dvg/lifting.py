@@ -39,6 +39,7 @@ def lift(
     images: Sequence[Float[Tensor, "_ _"]],
     views: ViewGeometry,
     outside: Outside,
+    noise: float | None = None,
 ) -> tuple[Float[Tensor, "z y x"], Float[Tensor, "Z Y X"]]:
     """Bring the line integrals of any number of views into the volume.
 
@@ -48,6 +49,7 @@ def lift(
         images: line integrals, one image (rows, columns) a view.
         views: about the origin.
         outside: what is around the volume.
+        noise: standard deviation of a line integral, where it is not the configuration's.
 
     Returns:
         The lifted volume, of values of about 0..1, and what is taken to be around it, per mm.
@@ -57,7 +59,7 @@ def lift(
         return back_project(images, Projector(anatomy.grid, views)) * (config.scale / MU_WATER_PER_MM), scene.around
     changes = anatomy.variations(outside, config.lengths_mm)
     agreed = make_consistent(
-        scene, images, views, changes, noise=config.noise, iterations=config.iterations
+        scene, images, views, changes, noise=noise or config.noise, iterations=config.iterations
     )  # fmt: skip
     return to_unit(mu_to_hu(agreed.scene.mu)), agreed.scene.around
 

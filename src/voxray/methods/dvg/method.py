@@ -218,10 +218,11 @@ class Dvg(Method):
         count = max(config.ensemble, samples) if self.denoiser is not None else 1
         steps = _Steps(progress, 1 + (config.sampler.steps if self.denoiser is not None else 0) + count)
 
-        lifted, around = lift(config.lift, self.anatomy, measured, views, outside)
+        rough = config.consistency.display_noise if radiograph.kind == "display" else None
+        lifted, around = lift(config.lift, self.anatomy, measured, views, outside, noise=rough)
         new = new_views(views, config.new_view) if config.new_view is not None else None
         z_in = self.encode_lifted(lifted[None, None])
-        noise = config.consistency.display_noise if radiograph.kind == "display" else config.consistency.noise
+        noise = rough or config.consistency.noise
 
         def agree(unit: Float[Tensor, "z y x"]) -> Scene:
             scene = Scene(mu_from_unit(unit), self.grid, around, self.anatomy.support)
