@@ -60,10 +60,10 @@ class LiftConfig(MethodConfig):
     what they say at the scale of a CT, for any number of views.
     """
 
-    kind: Literal["path_length", "consistent"] = Field(default="path_length")
+    kind: Literal["path_length", "consistent"] = Field(default="path_length", description="see above")
     scale: float = Field(
         default=1.0, gt=0,
-        description="path_length: the lifted volume's value where all rays see water; fixed, never the batch's own",
+        description="path_length: what a view whose rays see water alone brings; fixed, never the batch's own",
     )  # fmt: skip
     iterations: int = Field(default=10, ge=0, description="consistent: of conjugate gradients")
     lengths_mm: tuple[float, ...] = Field(default=(5.0, 10.0), strict=False, description="consistent: blurs of changes")

@@ -31,11 +31,17 @@ def new_views(views: ViewGeometry, config: NewViewConfig) -> ViewGeometry:
 
 
 def _widest_gap(turns: np.ndarray) -> float:
-    """Return the middle of the widest gap between axes, the first of equals."""
+    """Return the middle of the widest gap between axes; of equals, the one that is nearest to all sources.
+
+    So 0 and 90 degrees give 45, and not 135, whichever of the two comes first.
+    """
     axes = np.sort(turns % 180)
     gaps = np.diff(np.append(axes, axes[0] + 180))
-    widest = int(np.argmax(gaps > gaps.max() - 1e-6))
-    return float(axes[widest] + gaps[widest] / 2)
+    middles = (axes + gaps / 2)[gaps > gaps.max() - 1e-6]
+    if len(middles) > 1:
+        middles = np.concatenate([middles, middles - 180])
+    distances = np.abs((middles[:, None] - turns + 180) % 360 - 180).sum(1)
+    return float(middles[np.argmax(distances < distances.min() + 1e-6)])
 
 
 def _turned(views: ViewGeometry, degrees: list[float]) -> ViewGeometry:
