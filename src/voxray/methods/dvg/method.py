@@ -287,7 +287,7 @@ class Dvg(Method):
         std = torch.stack([volume.hu for volume in volumes]).std(0) if len(volumes) > 1 else None
         return Estimate(
             volume=as_volume(mean, grid),
-            samples=tuple(volumes[:samples]) if samples > 1 else (),
+            samples=tuple(volumes[:samples]) if min(samples, len(volumes)) > 1 else (),
             std=None if std is None else CTVolume(std, grid),
             reprojections=tuple(image.cpu() for image in mean.project(views)),
             details={

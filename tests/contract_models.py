@@ -1,0 +1,96 @@
+"""The recipes that come with voxray, made small, and trained: what the contract tests ask their questions of."""
+
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+from learn_stages import trained_on
+from small_models import SETUP, SHAPE, SPACING_MM, patient, rng
+
+from voxray.geometry import ViewGeometry
+from voxray.images import Radiograph
+from voxray.methods import Estimate, Method
+from voxray.methods.dvg.config import DvgConfig
+from voxray.methods.stages import MethodConfig
+from voxray.recipes import Recipe, load_recipe, recipe_names
+
+VIEWS = ViewGeometry.biplanar(setup=SETUP)
+# These make nothing consistent with the X-rays, for their papers do not.
+NOT_CONSISTENT = {"dvg-paper-single", "dvg-paper-biplanar"}
+
+
+def choices() -> list[object]:
+    """Return all recipes for pytest; those whose method comes in another recipe before them are slow."""
+    first = {load_recipe(name).method: name for name in reversed(recipe_names())}.values()
+    return [pytest.param(name, marks=() if name in first else pytest.mark.slow) for name in recipe_names()]
+
+
+@cache
+def small(name: str, *, brief: bool = False) -> Recipe:
+    """Return a recipe for 32^3 voxels that is trained in seconds; `brief` in moments, and of no use."""
+    recipe = load_recipe(name)
+    grid = [f"grid.shape={list(SHAPE)}", f"grid.spacing_mm={SPACING_MM}"]
+    more = _SMALL[recipe.method](recipe.method_config(), brief) if recipe.method in _SMALL else []
+    return load_recipe(name, [*grid, *more])
+
+
+def _small_atlas(config: MethodConfig, brief: bool) -> list[str]:
+    return ["config.scans=3", "config.spacing_mm=20"]
+
+
+def _small_dvg(config: MethodConfig, brief: bool) -> list[str]:
+    assert isinstance(config, DvgConfig)
+    found = [
+        "config.anatomy.spacing_mm=20.0", "config.lift.lengths_mm=[20.0]", "config.consistency.lengths_mm=[20.0]",
+        "config.sampler.steps=4", "config.ensemble=2",
+    ]  # fmt: skip
+    factorised = config.denoiser is not None and config.denoiser.net.kind == "factorised"
+    for part, steps in (("ct", 120), ("lifted", 40)):
+        if (autoencoder := getattr(config, part)) is not None:
+            sizes = f"{_SHALLOW if brief or factorised else _FINE}, padding: {autoencoder.sizes.padding}"
+            found += [
+                f"config.{part}.sizes={{{sizes}}}", f"config.{part}.crop={16 if brief else 'null'}",
+                f"config.{part}.training={{steps: {2 if brief else steps}, learning_rate: 1.0e-2, betas: [0.9, 0.99]}}",
+                f"config.{part}.critic_width=4",
+            ]  # fmt: skip
+    for part in ("coarse", "denoiser"):
+        if getattr(config, part) is not None:
+            found += [
+                f"config.{part}.net.channels={[8, 32] if brief else [8, 16, 32]}", f"config.{part}.net.width=8",
+                f"config.{part}.training={{steps: {2 if brief else 50}, learning_rate: 5.0e-3}}",
+            ]  # fmt: skip
+    return found
+
+
+# Autoencoders with latents of 16^3, and of 8^3 for nets that are slow.
+_FINE = "widths: [8, 16], encoder_blocks: 0, decoder_widths: [8], decoder_blocks: [0], codes: 256, dead_below: 0.05"
+_SHALLOW = (
+    "widths: [4, 8, 16], encoder_blocks: 0, decoder_widths: [16, 8], decoder_blocks: [0, 0], codes: 64, "
+    "dead_below: 0.05"
+)
+# What makes a method small, besides the grid; a method that is quick by itself needs nothing here.
+_SMALL: dict[str, Callable[[MethodConfig, bool], list[str]]] = {"atlas": _small_atlas, "dvg": _small_dvg}
+
+
+@cache
+def trained(name: str) -> Method:
+    """Return the method of `small(name)`, trained on three patients."""
+    return trained_on(small(name), [patient(seed) for seed in range(3)], VIEWS)[0]
+
+
+@cache
+def briefly_trained(name: str) -> Method:
+    """Return the method of the brief recipe, trained on three patients."""
+    return trained_on(small(name, brief=True), [patient(seed) for seed in range(3)], VIEWS)[0]
+
+
+def reconstruct(name: str, radiograph: Radiograph, **more: object) -> torch.Tensor:
+    """Return what the trained method makes of X-rays, in HU."""
+    return trained(name).reconstruct(radiograph, rng=rng(), **more).volume.hu  # type: ignore[arg-type]
+
+
+def explains(estimate: Estimate, radiograph: Radiograph) -> bool:
+    """Tell whether the re-projections are the X-rays, but for a part in ten."""
+    pairs = zip(estimate.reprojections, radiograph.images, strict=True)
+    return all(bool((again - image).norm() < 0.1 * image.norm()) for again, image in pairs)
