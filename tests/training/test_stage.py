@@ -43,7 +43,8 @@ def test_a_run_is_a_folder_with_all_that_was_promised(phantoms: Store, tmp_path:
     run = trained(phantoms, tmp_path / "run")
     names = {path.name for path in run.iterdir()}
     assert names == {"model", "checkpoints", "logs", "previews", "cache", "log.csv", "run.json"}
-    assert load_model(run).info.recipe.name == "tiny"
+    found = load_model(run).info
+    assert (found.recipe.name, found.name) == ("tiny", run.name)
     assert {path.name for path in (run / "logs").iterdir()} == {"the-autoencoder", "map"}
     assert all(any(board.glob("events.*")) for board in (run / "logs").iterdir())
     pictures = sorted(path.name for path in (run / "previews").iterdir())

@@ -22,6 +22,9 @@ from voxray.recipes.recipe import parse_recipe
 
 RECIPE, WEIGHTS, CARD = "recipe.yaml", "weights.safetensors", "MODEL_CARD.md"
 
+# Where the folder of a training has its model; that one goes by the training's name.
+MODEL = "model"
+
 # Folders in which `load_model` looks for a name, besides the embedded models; separated like $PATH.
 SEARCH_PATH = "VOXRAY_MODELS"
 
@@ -87,7 +90,7 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", overrides:
     weights, sha256 = _read_weights(path, info.recipe)
     with torch.device("meta"):  # whatever sizes the recipe names, the comparison takes no memory
         wanted = info.recipe.build().state_dict()
-    weights = _fitted(weights, wanted, path)
+    weights = fitted_weights(weights, wanted, path)
     method = info.recipe.build()
     method.load_state_dict(weights)
     return LoadedModel(info, method.to(device).eval(), sha256)
@@ -153,8 +156,8 @@ def _find(model: str | Path) -> Path:
                 f"The model is the folder '{model}' here, not the one of that name that voxray knows.", VoxrayWarning, 3
             )
         return Path(model)
-    if (Path(model) / "model" / RECIPE).is_file():  # the folder of a training
-        return Path(model) / "model"
+    if (Path(model) / MODEL / RECIPE).is_file():
+        return Path(model) / MODEL
     for folder in folders:
         if folder.name == str(model):
             return folder
@@ -169,7 +172,9 @@ def _info(folder: Path) -> ModelInfo:
     try:
         with reading(path):
             text = path.read_text(encoding="utf-8")
-        return ModelInfo(folder.resolve().name, folder, parse_recipe(text, str(path)))
+        named = folder.resolve()
+        named = named.parent if named.name == MODEL else named
+        return ModelInfo(named.name, folder, parse_recipe(text, str(path)))
     except InputError as error:
         raise ModelError(f"The model in '{folder}' cannot be used: {error}") from error
 
@@ -189,7 +194,7 @@ def _read_weights(path: Path, recipe: Recipe) -> tuple[dict[str, Tensor], str]:
         raise CheckpointError(f"{error} Copy the model again.") from error
 
 
-def _fitted(weights: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+def fitted_weights(weights: dict[str, Tensor], wanted: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Return the weights as the method keeps them: the tensors `wanted`, in their types of number, all finite."""
     faults = [f"missing {name}" for name in wanted.keys() - weights.keys()]
     faults += [f"unexpected {name}" for name in weights.keys() - wanted.keys()]

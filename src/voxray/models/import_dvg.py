@@ -13,7 +13,7 @@ from voxray.methods.dvg import Dvg
 from voxray.methods.dvg.config import DvgConfig
 from voxray.models.checkpoint import read_checkpoint
 from voxray.models.dvg_release import Weights, autoencoder_weights, unet_weights, without_time
-from voxray.models.folder import _fitted, load_model, save_model
+from voxray.models.folder import fitted_weights, load_model, save_model
 from voxray.recipes import Recipe
 
 # The release's files, by their names without ending: the autoencoders hold one network each, the others hold all that
@@ -86,7 +86,7 @@ def import_dvg(checkpoints: Sequence[Path], folder: Path, *, recipe: Recipe = RE
         raise InputError(
             f"{_listed(files)} lack {', '.join(missing)}. {_ALL}.pt holds everything: give it, or all of the release."
         )
-    weights = _fitted(_renamed(networks), _wanted(recipe), Path(_listed(files)))
+    weights = fitted_weights(_renamed(networks), _wanted(recipe), Path(_listed(files)))
     coarse = {name: weights.pop(name) for name in list(weights) if name.startswith("coarse.")}
     coarse = without_time({name.removeprefix("coarse."): tensor for name, tensor in coarse.items()})
     method = recipe.build()

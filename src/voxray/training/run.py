@@ -12,6 +12,7 @@ from voxray.geometry import VolumeGrid
 from voxray.methods.base import check_case
 from voxray.methods.stages import GradientStage, Stage
 from voxray.models import save_model
+from voxray.models.folder import MODEL
 from voxray.recipes import Recipe
 from voxray.training.cache import Items
 from voxray.training.card import model_card
@@ -24,7 +25,7 @@ from voxray.training.recorder import CHECKPOINTS, Recorder
 from voxray.training.samples import Samples
 from voxray.training.stop import Reason, Stop
 
-MODEL, CACHE = "model", "cache"
+CACHE = "cache"
 # Set above 0 in all processes but the first, by Lightning, torchrun or Slurm.
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
 
