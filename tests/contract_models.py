@@ -54,11 +54,12 @@ def _small_dvg(config: MethodConfig, brief: bool) -> list[str]:
                 f"config.{part}.training={{steps: {2 if brief else steps}, learning_rate: 1.0e-2, betas: [0.9, 0.99]}}",
                 f"config.{part}.critic_width=4",
             ]  # fmt: skip
-    for part in ("coarse", "denoiser"):
+    alone = 150 if config.coarse is None else 50  # without G_z, the diffusion has all to learn
+    for part, steps in (("coarse", 50), ("denoiser", alone)):
         if getattr(config, part) is not None:
             found += [
                 f"config.{part}.net.channels={[8, 32] if brief else [8, 16, 32]}", f"config.{part}.net.width=8",
-                f"config.{part}.training={{steps: {2 if brief else 50}, learning_rate: 5.0e-3}}",
+                f"config.{part}.training={{steps: {2 if brief else steps}, learning_rate: 5.0e-3}}",
             ]  # fmt: skip
     return found
 
