@@ -122,8 +122,8 @@ def test_N4_T7_the_heart_is_on_the_left(name: str) -> None:
         mu = hu_to_mu(hu, 1.0)[8:16, 8:20]
         return float(mu[..., 16:26].sum() - mu[..., 6:16].sum())
 
-    if name in NOT_CONSISTENT:
-        pytest.skip("what nets of this size learn in seconds does not suffice without consistency")
+    if name in {*NOT_CONSISTENT, "dvg-base"}:
+        pytest.skip("what nets of this size learn in seconds does not suffice without consistency, or without G_z")
     truth = patient(20).volume.hu
     found = reconstruct(name, xrays_of(patient(20), VIEWS))
     assert heart(truth) > 20
