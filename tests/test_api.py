@@ -15,6 +15,7 @@ from skimage.io import imsave
 from small_models import ISOCENTRE_MM, SETUP, patient, small_method, small_recipe, write_store, xrays_of
 
 import voxray
+from voxray.defaults import DEFAULT_MODEL
 from voxray.errors import (
     GeometryError,
     InputError,
@@ -151,7 +152,7 @@ def test_pictures_of_unknown_scale(model: Path, xrays: Radiograph, tmp_path: Pat
 
 
 def test_the_embedded_model_reconstructs() -> None:
-    if "atlas" not in {info.name for info in voxray.list_models()}:
+    if DEFAULT_MODEL not in {info.name for info in voxray.list_models()}:
         pytest.skip("this checkout holds no embedded model")
     radiograph = xrays_of(patient(20), VIEWS)
     result = voxray.reconstruct(radiograph)

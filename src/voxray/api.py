@@ -15,6 +15,7 @@ import torch
 from voxray.data.options import PrepareOptions
 from voxray.data.prepare import PrepareSummary, Progress, prepare
 from voxray.data.store import Store
+from voxray.defaults import DEFAULT_MODEL
 from voxray.errors import InputError, NotFiniteError, NumericalError, ResourceError, VoxrayWarning
 from voxray.evaluation.protocols import check_protocol
 from voxray.evaluation.run import Evaluation, evaluate_method
@@ -45,7 +46,7 @@ __all__ = [
 def reconstruct(
     xrays: Sequence[Path | str] | Radiograph,
     *,
-    model: str | Path = "atlas",
+    model: str | Path = DEFAULT_MODEL,
     views: Sequence[str] | None = None,
     geometry: ViewGeometry | Path | str | None = None,
     options: ReadOptions | None = None,
@@ -200,6 +201,7 @@ def evaluate(
     split: str | None = "val",
     protocols: Sequence[str] = ("closed", "clinical"),
     views: Sequence[str] | int = ("pa", "lateral"),
+    range_deg: float = 180.0,
     setup: str | Setup = "chest",
     seed: int = 0,
     device: str = "auto",
@@ -213,7 +215,8 @@ def evaluate(
         store: made by `prepare`.
         split: of the store; None for all cases.
         protocols: of `closed` and `clinical`.
-        views: names as in `ViewGeometry.from_names`, or a number of views spread evenly over 180 degrees from PA.
+        views: names as in `ViewGeometry.from_names`, or a number of views spread evenly over a range from PA.
+        range_deg: that range.
         setup: a preset of the geometry, or a `Setup`.
         seed: of noise and method.
         device: as for `reconstruct`.
@@ -226,7 +229,7 @@ def evaluate(
     """
     names = [check_protocol(name) for name in protocols]
     if isinstance(views, int):
-        geometry = ViewGeometry.circular(views, setup=setup)
+        geometry = ViewGeometry.circular(views, range_deg, setup=setup)
     else:
         geometry = ViewGeometry.from_names(views, setup=setup)
     opened = Store.open(Path(store))

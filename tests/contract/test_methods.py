@@ -147,8 +147,7 @@ def test_T7_a_result_has_the_right_shape_and_finite_numbers(name: str) -> None:
 def test_M2_T7_a_saved_model_gives_the_same_result(name: str, tmp_path: Path) -> None:
     save_model(briefly_trained(name), small(name, brief=True), tmp_path / "a", "")
     radiograph = xrays_of(patient(20), VIEWS)
-    with torch.random.fork_rng():  # first weights are drawn before the saved ones are put in their place
-        loaded = load_model(tmp_path / "a")
-        save_model(loaded.method, loaded.info.recipe, tmp_path / "b", "")
-        one, two = (load_model(tmp_path / folder).method.reconstruct(radiograph, rng=rng()) for folder in "ab")
+    loaded = load_model(tmp_path / "a")
+    save_model(loaded.method, loaded.info.recipe, tmp_path / "b", "")
+    one, two = (load_model(tmp_path / folder).method.reconstruct(radiograph, rng=rng()) for folder in "ab")
     assert torch.equal(one.volume.hu, two.volume.hu)

@@ -22,11 +22,12 @@ def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def started(codes: torch.Tensor, **settings: float) -> Codebook:
-    """Return a codebook that already has these codes, each used once a batch."""
+    """Return a codebook that already has these codes, each used as often as the others."""
     with torch.random.fork_rng():
         found = Codebook(*codes.shape, **settings)
     found.codes.copy_(codes)
-    found.sums.copy_(codes)
+    found.shares.fill_(1 / len(codes))
+    found.sums.copy_(codes / len(codes))
     found.started.fill_(True)
     return found
 
@@ -95,18 +96,21 @@ def test_codes_follow_the_latents_as_the_formula_says() -> None:
     """N <- d N + (1 - d) n, m <- d m + (1 - d) sum z, e = m / N (arXiv 1711.00937, appendix A.1)."""
     codes = numbers(5, 3)
     book = started(codes, decay=0.9, dead_below=0.0)
-    counts, sums = torch.ones(5), codes.clone()
+    n = 2 * 4**3  # latents a batch
+    shares, sums = torch.full((5,), 1 / n), codes / n
+    book.shares.copy_(shares)
+    book.sums.copy_(sums)
     for batch in range(4):
         latents = numbers(2, 3, 4, 4, 4, seed=10 + batch)
         flat = latents.movedim(1, -1).reshape(-1, 3)
-        chosen = torch.cdist(flat, sums / counts[:, None]).argmin(1)
+        chosen = torch.cdist(flat, sums / shares[:, None]).argmin(1)
         quantised = book.learn(latents, rng())
         assert torch.equal(quantised.indices.flatten(), chosen), "codes are those from before the step"
         hot = torch.nn.functional.one_hot(chosen, 5).float()
-        counts = 0.9 * counts + 0.1 * hot.sum(0)
-        sums = 0.9 * sums + 0.1 * hot.T @ flat
-        assert torch.allclose(book.counts, counts, rtol=1e-5)
-        assert torch.allclose(book.codes, sums / counts[:, None], rtol=1e-4, atol=1e-5)
+        shares = 0.9 * shares + 0.1 * hot.sum(0) / n
+        sums = 0.9 * sums + 0.1 * hot.T @ flat / n
+        assert torch.allclose(book.shares, shares, rtol=1e-5)
+        assert torch.allclose(book.codes, sums / shares[:, None], rtol=1e-4, atol=1e-5)
 
 
 def test_looking_up_changes_nothing() -> None:
@@ -138,13 +142,15 @@ def test_more_codes_than_latents_are_told_apart() -> None:
 def test_dead_codes_are_put_onto_latents_of_the_batch() -> None:
     codes = torch.cat([numbers(8, 4), 1e3 + numbers(8, 4)])  # the last eight are of no use to anyone
     book = started(codes, decay=0.5, dead_below=1.0)
+    book.shares.fill_(1 / 6**3)  # each was used once a batch
+    book.sums.copy_(codes / 6**3)
     latents = numbers(1, 4, 6, 6, 6, seed=3)
     flat = latents.movedim(1, -1).reshape(-1, 4)
     quantised = book.learn(latents, rng())
     assert int(quantised.indices.max()) < 8
     assert torch.cdist(book.codes[8:].double(), flat.double()).min(1).values.max() < 1e-5
-    assert torch.equal(book.sums[8:], book.codes[8:])
-    assert torch.equal(book.counts[8:], torch.ones(8))
+    assert torch.allclose(book.sums[8:], book.codes[8:] / 6**3)
+    assert torch.allclose(book.shares[8:], torch.full((8,), 1 / 6**3))
     assert float(quantised.usage(16)["codes_used"]) <= 0.5
     assert float(book.learn(latents, rng()).usage(16)["codes_used"]) > 0.5
 
@@ -183,4 +189,4 @@ def test_D8_two_processes_end_with_the_same_codes(tmp_path: Path) -> None:
     assert [process.wait(120) for process in processes] == [0, 0]
     one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(one[key], two[key]) for key in one)
-    assert int((one["counts"] > 1).sum()) > 4
+    assert int((one["shares"] > 1 / 128).sum()) > 4

@@ -128,8 +128,9 @@ def evaluate(
         ),
     ] = None,
     views: Annotated[
-        str, Option(help="Names with commas, or a number: so many, spread evenly over 180 degrees from PA.")
+        str, Option(help="Names with commas, or a number: so many, spread evenly over --range-deg from PA.")
     ] = "pa,lateral",
+    range_deg: Annotated[float, Option(help="Range of a number of views.", min=0, max=360)] = 180.0,
     setup: Annotated[str, Option(help="Preset of the views: chest, x2ct, perx2ct or xraysyn.")] = "chest",
     seed: Seed = 0,
     device: Device = "auto",
@@ -149,6 +150,7 @@ def evaluate(
             split=None if split == "all" else split,
             protocols=[name.value for name in protocol or Protocol],
             views=views_or_count(views),
+            range_deg=range_deg,
             setup=setup,
             seed=seed,
             device=device,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Option
 
 from voxray.cli.arguments import Device, Overrides, Overwrite, Seed, XrayArguments
+from voxray.defaults import DEFAULT_MODEL
 from voxray.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Format(StrEnum):
 class MethodArguments:
     """What reconstructs, and how."""
 
-    model: Annotated[str, Option(help="Name (see `voxray models`) or folder of a model.")] = "atlas"
+    model: Annotated[str, Option(help="Name (see `voxray models`) or folder of a model.")] = DEFAULT_MODEL
     device: Device = "auto"
     seed: Seed = 0
     samples: Annotated[int, Option(min=1, help="Volumes to draw; from two on their spread is written, too.")] = 1

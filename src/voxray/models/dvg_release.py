@@ -66,13 +66,14 @@ _UNET: _Rules = (
 def autoencoder_weights(release: Mapping[str, Tensor]) -> Weights:
     """Return the weights of a `VQAutoencoder` from those of the release's VQGAN.
 
-    The moving averages of its codebook are left out (their counts may be too large for half precision); training on
-    begins them anew.
+    The moving averages of its codebook, which count uses where ours have shares, are left out; training on begins them
+    anew.
     """
     weights = _renamed(release, _AUTOENCODER)
     if "codebook.codes" in weights:
         codes = weights["codebook.codes"]
-        weights |= {"codebook.sums": codes.clone(), "codebook.counts": codes.new_ones(len(codes)),
+        share = 1 / len(codes)
+        weights |= {"codebook.sums": codes * share, "codebook.shares": codes.new_full((len(codes),), share),
                     "codebook.started": torch.tensor(True)}  # fmt: skip
     return weights
 

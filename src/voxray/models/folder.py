@@ -22,7 +22,7 @@ from voxray.recipes.recipe import parse_recipe
 
 RECIPE, WEIGHTS, CARD = "recipe.yaml", "weights.safetensors", "MODEL_CARD.md"
 
-# Where the folder of a training has its model; that one goes by the training's name.
+# Where the folder of a training has its model; found there, it goes by the training's name.
 MODEL = "model"
 
 # Folders in which `load_model` looks for a name, besides the embedded models; separated like $PATH.
@@ -80,6 +80,8 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", overrides:
         CheckpointError: if the weights are damaged, do not fit the recipe, or are not finite.
     """
     info = _info(_find(model))
+    if info.path == Path(model) / MODEL:
+        info = replace(info, name=Path(model).resolve().name)
     if overrides:
         info = replace(info, recipe=parse_recipe(info.recipe.to_yaml(), info.name, overrides))
     path = info.path / WEIGHTS
@@ -91,7 +93,8 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", overrides:
     with torch.device("meta"):  # whatever sizes the recipe names, the comparison takes no memory
         wanted = info.recipe.build().state_dict()
     weights = fitted_weights(weights, wanted, path)
-    method = info.recipe.build()
+    with torch.random.fork_rng(devices=[]):  # first weights are drawn, and replaced
+        method = info.recipe.build()
     method.load_state_dict(weights)
     return LoadedModel(info, method.to(device).eval(), sha256)
 
@@ -172,9 +175,7 @@ def _info(folder: Path) -> ModelInfo:
     try:
         with reading(path):
             text = path.read_text(encoding="utf-8")
-        named = folder.resolve()
-        named = named.parent if named.name == MODEL else named
-        return ModelInfo(named.name, folder, parse_recipe(text, str(path)))
+        return ModelInfo(folder.resolve().name, folder, parse_recipe(text, str(path)))
     except InputError as error:
         raise ModelError(f"The model in '{folder}' cannot be used: {error}") from error
 

@@ -39,6 +39,8 @@ class Quantised:
 class Codebook(nn.Module):
     """Codes that follow the latents as moving averages (van den Oord et al. 2017, arXiv 1711.00937, appendix A.1).
 
+    Uses are kept as shares of all latents of a batch, not as counts, which half precision could not hold.
+
     The codes start as latents of the first batch. A code that is hardly used any more is put onto a latent of the
     present batch.
 
@@ -51,7 +53,7 @@ class Codebook(nn.Module):
     """
 
     codes: Float[Tensor, "codes dim"]
-    counts: Float[Tensor, " codes"]
+    shares: Float[Tensor, " codes"]
     sums: Float[Tensor, "codes dim"]
     started: Tensor
 
@@ -59,7 +61,7 @@ class Codebook(nn.Module):
         super().__init__()
         self.decay, self.dead_below = decay, dead_below
         self.register_buffer("codes", torch.randn(codes, dim))
-        self.register_buffer("counts", torch.ones(codes))
+        self.register_buffer("shares", torch.zeros(codes))
         self.register_buffer("sums", torch.zeros(codes, dim))
         self.register_buffer("started", torch.tensor(False))
 
@@ -77,8 +79,10 @@ class Codebook(nn.Module):
         flat = _flat(latents)
         if not bool(self.started):
             start = self._pick(flat, len(self.codes), rng)
+            latents_of_all = len(flat) * (dist.get_world_size() if dist.is_initialized() else 1)
             self.codes.copy_(start)
-            self.sums.copy_(start)
+            self.sums.copy_(start / latents_of_all)
+            self.shares.fill_(1 / latents_of_all)
             self.started.fill_(True)
         indices = nearest(flat, self.codes)
         quantised = self._replaced(latents, indices)
@@ -89,7 +93,8 @@ class Codebook(nn.Module):
         indices = flat.view(latents.shape[0], *latents.shape[2:])
         found = self.codes[indices].movedim(-1, 1)
         commitment = F.mse_loss(latents.float(), found)
-        return Quantised(latents + (found - latents).detach(), indices, commitment)
+        through = latents + (found - latents).detach() if latents.requires_grad else found
+        return Quantised(through, indices, commitment)
 
     def _follow(self, flat: Float[Tensor, "n dim"], indices: Int[Tensor, " n"], rng: torch.Generator) -> None:
         counts = torch.bincount(indices, minlength=len(self.codes)).to(flat)
@@ -97,15 +102,16 @@ class Codebook(nn.Module):
         if dist.is_initialized():
             dist.all_reduce(counts)
             dist.all_reduce(sums)
-        self.counts.lerp_(counts, 1 - self.decay)
-        self.sums.lerp_(sums, 1 - self.decay)
-        self.codes.copy_(self.sums / self.counts.clamp_min(1e-5)[:, None])
-        dead = (self.counts < self.dead_below).nonzero()[:, 0]
+        n = float(counts.sum())
+        self.shares.lerp_(counts / n, 1 - self.decay)
+        self.sums.lerp_(sums / n, 1 - self.decay)
+        self.codes.copy_(self.sums / self.shares.clamp_min(1e-5 / n)[:, None])
+        dead = (self.shares * n < self.dead_below).nonzero()[:, 0]
         if len(dead):
             moved = self._pick(flat, len(dead), rng)
             self.codes[dead] = moved
-            self.sums[dead] = moved
-            self.counts[dead] = 1.0
+            self.sums[dead] = moved / n
+            self.shares[dead] = 1 / n
 
     def _pick(self, flat: Float[Tensor, "n dim"], count: int, rng: torch.Generator) -> Tensor:
         """Choose latents, the same in all processes; with a little noise where there are too few to be distinct."""

@@ -90,7 +90,7 @@ class ConsistencyConfig(MethodConfig):
     final: bool = Field(default=True, description="make each sample consistent")
     between: bool = Field(default=False, description="and each prediction of it between the steps: slower")
     iterations: int = Field(default=10, ge=0, description="of conjugate gradients")
-    lengths_mm: tuple[float, ...] = Field(default=(5.0, 10.0), strict=False, description="blurs of the change")
+    lengths_mm: tuple[float, ...] = Field(default=(5.0,), strict=False, description="blurs of the change")
     scale: float = Field(default=0.5, gt=0, description="of the anatomy's standard deviation, for what is left")
     noise: float = Field(default=0.05, gt=0, description="standard deviation of a line integral")
     display_noise: float = Field(default=0.15, gt=0, description="the same for display values, whose scale is a guess")
