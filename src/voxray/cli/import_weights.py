@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from voxray.cli.arguments import Overwrite, check_output, make_folder
-from voxray.cli.output import show
+from voxray.cli.output import note, show
 
 
 def import_weights(
@@ -24,4 +24,8 @@ def import_weights(
     check_output(out, overwrite)
     make_folder(out.parent)
     import_dvg(checkpoints, out, overwrite=overwrite)
+    note(
+        "The weights are in place, but voxray lifts X-rays as the paper does, not as the code that these weights were "
+        "trained with: to study and to train on, not yet to reconstruct with."
+    )
     show(str(out))
