@@ -121,8 +121,8 @@ def test_N4_T7_the_heart_is_on_the_left(name: str) -> None:
         mu = hu_to_mu(hu, 1.0)[8:16, 8:20]
         return float(mu[..., 16:26].sum() - mu[..., 6:16].sum())
 
-    if name in {*NOT_CONSISTENT, "dvg-base"}:
-        pytest.skip("what nets of this size learn in seconds does not suffice without consistency, or without G_z")
+    if name in {*NOT_CONSISTENT, "dvg-base", "dvg-newview"}:
+        pytest.skip("what nets of this size learn in seconds does not suffice without consistency, or without VPGE")
     truth = patient(20).volume.hu
     found = reconstruct(name, xrays_of(patient(20), VIEWS))
     assert heart(truth) > 20
@@ -141,6 +141,8 @@ def test_N5_T7_an_image_that_is_shown_mirrored_tells_the_same(name: str) -> None
 
 
 def test_N5_T7_the_order_of_views_does_not_matter(name: str) -> None:
+    if name == "dvg-paper-single":
+        pytest.skip("made for one view: with two, the angle of its new view counts from the first")
     radiograph = xrays_of(patient(20), VIEWS)
     turned = Radiograph(radiograph.images[::-1], VIEWS.subset([1, 0]))
     assert (reconstruct(name, turned) - reconstruct(name, radiograph)).abs().mean() < SAME_HU
