@@ -8,10 +8,10 @@ from voxray.data.phantom import marker_phantom
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.methods.anatomy import Anatomy, AnatomyConfig
 from voxray.methods.dvg.config import LiftConfig, NewViewConfig
-from voxray.methods.dvg.lifting import back_project, from_unit, lift, to_unit
+from voxray.methods.dvg.lifting import back_project, lift
 from voxray.methods.dvg.new_view import new_views
 from voxray.physics import Projector
-from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu
+from voxray.physics.attenuation import MU_WATER_PER_MM, from_unit_range, hu_to_mu, to_unit_range
 
 GRID = VolumeGrid.centred(shape=(32, 32, 32), spacing_mm=10.0)
 BIPLANAR = ViewGeometry.from_names(["pa", "lateral"])
@@ -54,7 +54,7 @@ def test_consistent_lift_explains_the_xrays(names: list[str]) -> None:
     lifted, around = lift(
         LiftConfig(kind="consistent", lengths_mm=(20.0,), iterations=20), anatomy, images, views, "air"
     )
-    again = projector.forward(hu_to_mu(from_unit(lifted)))
+    again = projector.forward(hu_to_mu(from_unit_range(lifted)))
     start = projector.forward(anatomy.scene("air").mu)
     for image, found, mean in zip(images, again, start, strict=True):
         assert (found - image).norm() < 0.3 * (mean - image).norm()
@@ -63,8 +63,8 @@ def test_consistent_lift_explains_the_xrays(names: list[str]) -> None:
 
 def test_unit_range_is_the_papers() -> None:
     hu = torch.tensor([-2000.0, -1024.0, 226.0, 1476.0, 3000.0])
-    assert torch.allclose(to_unit(hu), torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))
-    assert torch.allclose(from_unit(to_unit(hu)), hu.clamp(-1024, 1476), atol=1e-3)
+    assert torch.allclose(to_unit_range(hu), torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]))
+    assert torch.allclose(from_unit_range(to_unit_range(hu)), hu.clamp(-1024, 1476), atol=1e-3)
 
 
 def direction(views: ViewGeometry, view: int) -> np.ndarray:

@@ -14,9 +14,9 @@ from voxray.errors import NumericalError, RecipeError
 from voxray.geometry import ViewGeometry
 from voxray.methods.dvg import Dvg
 from voxray.methods.dvg.config import NewViewConfig
-from voxray.methods.dvg.lifting import to_unit
 from voxray.methods.dvg.new_view import new_views
 from voxray.methods.stages import GradientStage, Item, Preparation, Stage
+from voxray.physics.attenuation import to_unit_range
 from voxray.recipes import load_recipe
 from voxray.recipes.recipe import parse_recipe
 from voxray.training.order import seeded
@@ -116,7 +116,7 @@ def test_the_denoiser_is_given_conditions_in_the_papers_order() -> None:
 def test_codes_are_between_minus_one_and_one() -> None:
     """2 (z - min) / (max - min) - 1 over all numbers of the codebook, as in the release, and back."""
     method = ready(quantise=False)
-    unit = to_unit(patient(0).volume.hu)[None, None]
+    unit = to_unit_range(patient(0).volume.hu)[None, None]
     low, high = method.ct.codebook.codes.min(), method.ct.codebook.codes.max()
     with torch.no_grad():
         raw, latents = method.ct.encode(unit), method.encode_ct(unit)
@@ -186,7 +186,7 @@ def test_items_hold_what_the_xrays_saw() -> None:
     method, sample = ready(), sample_of(patient(0), VIEWS)
     with torch.no_grad():
         item = item_of(preparation(method, "volumes"), sample)
-    assert torch.equal(item["ct"], to_unit(patient(0).volume.hu))
+    assert torch.equal(item["ct"], to_unit_range(patient(0).volume.hu))
     assert item["lifted"].shape == item["ct"].shape
     assert not bool(item["air"])
     assert 0.5 < float(item["around"].max()) < 4

@@ -12,13 +12,11 @@ from jaxtyping import Float
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-HU_RANGE = (-1024.0, 1476.0)
+from voxray.physics.attenuation import HU_RANGE, to_unit_range
 
-
-def to_unit_range(hu: Float[Tensor, "z y x"]) -> Float[Tensor, "z y x"]:
-    """Clip to `HU_RANGE` and scale it to 0..1."""
-    low, high = HU_RANGE
-    return (hu.clamp(low, high) - low) / (high - low)
+__all__ = [
+    "HU_RANGE", "mae_hu", "psnr", "rank_correlation", "residual_rms", "slice_ssim", "to_unit_range",
+]  # fmt: skip
 
 
 def psnr(image: Float[Tensor, "*shape"], truth: Float[Tensor, "*shape"], *, data_range: float) -> float:

@@ -8,6 +8,9 @@ from torch import Tensor
 # 0.193 cm2/g (Berger et al., NIST Standard Reference Database 8), at 1.00 g/cm3.
 MU_WATER_PER_MM = 0.0193
 
+# What 0..1 stands for in volumes: the range of the X2CT-GAN pipeline, which all papers of this field share.
+HU_RANGE = (-1024.0, 1476.0)
+
 
 def hu_to_mu(hu: Float[Tensor, "*shape"], mu_water_per_mm: float = MU_WATER_PER_MM) -> Float[Tensor, "*shape"]:
     """Return linear attenuation per mm, `mu_water (1 + HU / 1000)`, clipped at 0 (the definition of the HU scale)."""
@@ -17,6 +20,18 @@ def hu_to_mu(hu: Float[Tensor, "*shape"], mu_water_per_mm: float = MU_WATER_PER_
 def mu_to_hu(mu: Float[Tensor, "*shape"], mu_water_per_mm: float = MU_WATER_PER_MM) -> Float[Tensor, "*shape"]:
     """Return Hounsfield units of linear attenuation per mm; the inverse of `hu_to_mu` from -1000 HU upwards."""
     return 1000.0 * (mu / mu_water_per_mm - 1.0)
+
+
+def to_unit_range(hu: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Clip to `HU_RANGE` and scale it to 0..1."""
+    low, high = HU_RANGE
+    return (hu.clamp(low, high) - low) / (high - low)
+
+
+def from_unit_range(unit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Bring 0..1 to `HU_RANGE`; what lies beyond is clipped."""
+    low, high = HU_RANGE
+    return unit.clamp(0, 1) * (high - low) + low
 
 
 def transmit(line_integrals: Float[Tensor, "*shape"], photons: float) -> Float[Tensor, "*shape"]:

@@ -10,27 +10,14 @@ from voxray.data.dataset import Outside
 from voxray.geometry import ViewGeometry
 from voxray.methods.anatomy import Anatomy
 from voxray.methods.dvg.config import LiftConfig
-from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu, mu_to_hu
+from voxray.physics.attenuation import MU_WATER_PER_MM, from_unit_range, hu_to_mu, mu_to_hu, to_unit_range
 from voxray.physics.consistency import make_consistent
 from voxray.physics.projector import Projector
-
-# A volume of 0..1 stands for -1024..1476 HU (dvg_diffusion.md, section 1).
-_LOW_HU, _RANGE_HU = -1024.0, 2500.0
-
-
-def to_unit(hu: Tensor) -> Tensor:
-    """Bring HU to 0..1, clipped at -1024 and 1476 HU."""
-    return ((hu - _LOW_HU) / _RANGE_HU).clamp(0, 1)
-
-
-def from_unit(unit: Tensor) -> Tensor:
-    """Bring 0..1 to HU; what lies beyond is clipped."""
-    return unit.clamp(0, 1) * _RANGE_HU + _LOW_HU
 
 
 def mu_from_unit(unit: Tensor) -> Tensor:
     """Bring 0..1 to attenuation per mm."""
-    return hu_to_mu(from_unit(unit))
+    return hu_to_mu(from_unit_range(unit))
 
 
 def lift(
@@ -61,7 +48,7 @@ def lift(
     agreed = make_consistent(
         scene, images, views, changes, noise=noise or config.noise, iterations=config.iterations
     )  # fmt: skip
-    return to_unit(mu_to_hu(agreed.scene.mu)), agreed.scene.around
+    return to_unit_range(mu_to_hu(agreed.scene.mu)), agreed.scene.around
 
 
 def back_project(images: Sequence[Float[Tensor, "_ _"]], projector: Projector) -> Float[Tensor, "z y x"]:

@@ -1,6 +1,6 @@
 """DVG-Diffusion: from X-rays by way of a first volume and a new view to a diffusion in latent space."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from voxray.data.dataset import TrainingSample
 from voxray.diffusion import GaussianDiffusion, cosine_betas, draw
+from voxray.diffusion.sampling import Between
 from voxray.errors import NumericalError
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
@@ -19,11 +20,11 @@ from voxray.methods.anatomy import Anatomy
 from voxray.methods.base import Estimate, Method, Outside, Progress, about_isocentre, as_volume
 from voxray.methods.dvg.autoencoding import autoencoder_stage
 from voxray.methods.dvg.config import DvgConfig
-from voxray.methods.dvg.lifting import lift, mu_from_unit, to_unit
+from voxray.methods.dvg.lifting import lift, mu_from_unit
 from voxray.methods.dvg.new_view import new_views
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
 from voxray.nets.autoencoder import VQAutoencoder
-from voxray.physics.attenuation import MU_WATER_PER_MM, mu_to_hu
+from voxray.physics.attenuation import MU_WATER_PER_MM, mu_to_hu, to_unit_range
 from voxray.physics.consistency import Scene, make_consistent
 from voxray.physics.display import as_line_integrals
 
@@ -130,7 +131,7 @@ class Dvg(Method):
 
     def _prepare_volumes(self, sample: TrainingSample) -> Item:
         images, views = [image[0] for image in sample.images], sample.views[0]
-        unit = to_unit(sample.hu[0])
+        unit = to_unit_range(sample.hu[0])
         lifted, around = lift(self.settings.lift, self.anatomy, images, views, sample.outside)
         item = {"ct": unit, "lifted": lifted, "around": around / MU_WATER_PER_MM,
                 "air": torch.tensor(sample.outside == "air")}  # fmt: skip
@@ -224,12 +225,17 @@ class Dvg(Method):
         z_in = self.encode_lifted(lifted[None, None])
         noise = rough or config.consistency.noise
 
-        def agree(unit: Float[Tensor, "z y x"]) -> Scene:
-            scene = Scene(mu_from_unit(unit), self.grid, around, self.anatomy.support)
-            changes = self.anatomy.variations(outside, config.consistency.lengths_mm, config.consistency.scale)
+        changes = self.anatomy.variations(outside, config.consistency.lengths_mm, config.consistency.scale)
+
+        def agree(scene: Scene) -> Scene:
             return make_consistent(
                 scene, measured, views, changes, noise=noise, iterations=config.consistency.iterations
             ).scene  # fmt: skip
+
+        def between(x0: Tensor, step: int, total: int) -> Tensor:
+            units = [self.decode_ct(one[None])[0, 0].float() for one in x0]
+            scenes = [agree(Scene(mu_from_unit(unit), self.grid, around, self.anatomy.support)) for unit in units]
+            return torch.cat([self.encode_ct(to_unit_range(mu_to_hu(scene.mu))[None, None]) for scene in scenes])
 
         if self.denoiser is None:
             latents = self.predict(z_in).float()
@@ -237,12 +243,12 @@ class Dvg(Method):
         else:
             conditions = self._conditions(z_in, new, around, outside)
             steps.done(1)
-            latents = self._sample(conditions, count, rng, agree if config.consistency.between else None, steps)
+            latents = self._sample(conditions, count, rng, between if config.consistency.between else None, steps)
         scenes = []
         for latent in latents:
             unit = self.decode_ct(latent[None])[0, 0].float()
             scene = Scene(mu_from_unit(unit), self.grid, around, self.anatomy.support)
-            scenes.append(agree(unit) if config.consistency.final else scene)
+            scenes.append(agree(scene) if config.consistency.final else scene)
             steps.done(1)
         return self._estimate(scenes, centre_mm, views, samples)
 
@@ -251,7 +257,7 @@ class Dvg(Method):
         conditions: dict[str, Tensor],
         count: int,
         rng: torch.Generator,
-        agree: Callable[[Tensor], Scene] | None,
+        between: Between | None,
         steps: "_Steps",
     ) -> Float[Tensor, "n c Z Y X"]:
         repeated = {key: value.expand(count, *value.shape[1:]) for key, value in conditions.items()}
@@ -263,14 +269,9 @@ class Dvg(Method):
             with torch.autocast(z_in.device.type, dtype=torch.bfloat16):
                 return self.denoise(x, t, repeated)
 
-        def between(x0: Tensor, step: int, total: int) -> Tensor:
-            units = [self.decode_ct(one[None])[0, 0].float() for one in x0]
-            agreed = [to_unit(mu_to_hu(cast(Callable[[Tensor], Scene], agree)(unit).mu)) for unit in units]
-            return torch.cat([self.encode_ct(unit[None, None]) for unit in agreed])
-
         return draw(
             self.process, self.settings.sampler, denoise, shape,
-            rng=rng, device=z_in.device, between=between if agree is not None else None,
+            rng=rng, device=z_in.device, between=between,
         )  # fmt: skip
 
     def _estimate(self, scenes: Sequence[Scene], centre_mm: np.ndarray, views: ViewGeometry, samples: int) -> Estimate:
