@@ -19,7 +19,7 @@ from voxray.images import CTVolume, Radiograph
 from voxray.methods.anatomy import Anatomy
 from voxray.methods.base import Estimate, Method, Outside, Progress, about_isocentre, as_volume
 from voxray.methods.dvg.autoencoding import autoencoder_stage
-from voxray.methods.dvg.config import DvgConfig
+from voxray.methods.dvg.config import CoarseStage, DvgConfig
 from voxray.methods.dvg.lifting import lift, mu_from_unit
 from voxray.methods.dvg.new_view import new_views
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
@@ -30,6 +30,9 @@ from voxray.physics.display import as_line_integrals
 
 # A ViewGeometry as numbers: micrometres, for items keep whole numbers exactly and others in half precision.
 _VECTORS = ("source_mm", "centre_mm", "u_mm", "v_mm")
+
+# The cube of latents that is decoded for `coarse.decoded`, and its rim, which is not compared: it lacks neighbours.
+_CUBE, _RIM = 16, 2
 
 
 class Dvg(Method):
@@ -42,6 +45,10 @@ class Dvg(Method):
 
     name = "dvg"
     Config = DvgConfig
+    training_only = (
+        "lifted.decoder.", "new.decoder.",
+        *(f"{part}.codebook.{name}" for part in ("ct", "lifted", "new") for name in ("shares", "sums", "started")),
+    )  # fmt: skip
 
     def __init__(self, config: DvgConfig, grid: VolumeGrid) -> None:
         super().__init__(config, grid)
@@ -71,8 +78,7 @@ class Dvg(Method):
 
     def decode_ct(self, latents: Float[Tensor, "b c Z Y X"]) -> Float[Tensor, "b 1 z y x"]:
         """Return volumes of 0..1 from latents of -1..1."""
-        low, high = _range(self.ct)
-        return self.ct.decode((latents + 1) / 2 * (high - low) + low, self.settings.quantise).clamp(0, 1)
+        return self.ct.decode(_unscaled(latents, self.ct), self.settings.quantise).clamp(0, 1)
 
     def encode_lifted(self, lifted: Float[Tensor, "b 1 z y x"], *, new: bool = False) -> Float[Tensor, "b c Z Y X"]:
         """Return z_in, or z_new where `new`: the latents of lifted X-rays (VPGE, eq. 2)."""
@@ -146,12 +152,13 @@ class Dvg(Method):
         return item
 
     def _prepare_latents(self, item: Item) -> Item:
-        rest = {key: item[key] for key in ("around", "air", "new_views_um", "new_shapes") if key in item}
-        return {
-            "z_ct": self.encode_ct(item["ct"][None, None])[0],
-            "z_in": self.encode_lifted(item["lifted"][None, None])[0],
-            **rest,
-        }
+        kept = ["around", "air", "new_views_um", "new_shapes"]
+        if self.settings.coarse is not None and self.settings.coarse.decoded:
+            kept.append("ct")
+        with torch.autocast(item["ct"].device.type, dtype=torch.bfloat16):  # items are kept in half precision anyway
+            z_ct = self.encode_ct(item["ct"][None, None])[0]
+            z_in = self.encode_lifted(item["lifted"][None, None])[0]
+        return {"z_ct": z_ct.float(), "z_in": z_in.float(), **{key: item[key] for key in kept if key in item}}
 
     def _prepare_dual(self, item: Item) -> Item:
         outside: Outside = "air" if bool(item["air"]) else "body"
@@ -179,7 +186,29 @@ class Dvg(Method):
         return conditions
 
     def _coarse_loss(self, batch: Batch, step: int, rng: torch.Generator) -> Losses:
-        return {"loss": F.mse_loss(self.predict(batch["z_in"]).float(), batch["z_ct"])}
+        found = self.predict(batch["z_in"]).float()
+        losses = {"loss": F.mse_loss(found, batch["z_ct"])}
+        weight = cast(CoarseStage, self.settings.coarse).decoded
+        if weight:
+            losses |= {"latents": losses["loss"], "decoded": self._decoded_error(found, batch["ct"], rng)}
+            losses["loss"] = losses["latents"] + weight * losses["decoded"]
+        return losses
+
+    def _decoded_error(
+        self, latents: Float[Tensor, "b c Z Y X"], unit: Float[Tensor, "b z y x"], rng: torch.Generator
+    ) -> Tensor:
+        """Return the squared error of a random cube of the decoded volumes."""
+        factor = unit.shape[-1] // latents.shape[-1]
+        sides = [min(_CUBE, n) for n in latents.shape[2:]]
+        starts = [
+            int(torch.randint(n - s + 1, (), generator=rng)) for n, s in zip(latents.shape[2:], sides, strict=True)
+        ]
+        cube = latents[(..., *(slice(a, a + s) for a, s in zip(starts, sides, strict=True)))]
+        decoded = self.ct.decode(_unscaled(cube, self.ct), False)[:, 0].float()
+        rims = [min(_RIM, (s - 1) // 2) for s in sides]
+        inner = [slice(r * factor, (s - r) * factor) for r, s in zip(rims, sides, strict=True)]
+        truth = [slice(a * factor + i.start, a * factor + i.stop) for a, i in zip(starts, inner, strict=True)]
+        return F.mse_loss(decoded[(..., *inner)], unit[(..., *truth)])
 
     def _denoiser_loss(self, batch: Batch, step: int, rng: torch.Generator) -> Losses:
         x0 = batch["z_ct"]
@@ -318,3 +347,8 @@ def _range(network: VQAutoencoder) -> tuple[Tensor, Tensor]:
 def _scaled(latents: Tensor, network: VQAutoencoder) -> Tensor:
     low, high = _range(network)
     return 2 * (latents - low) / (high - low) - 1
+
+
+def _unscaled(latents: Tensor, network: VQAutoencoder) -> Tensor:
+    low, high = _range(network)
+    return (latents + 1) / 2 * (high - low) + low
