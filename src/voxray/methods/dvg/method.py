@@ -20,7 +20,7 @@ from voxray.methods.anatomy import Anatomy
 from voxray.methods.base import Estimate, Method, Outside, Progress, about_isocentre, as_volume
 from voxray.methods.dvg.autoencoding import autoencoder_stage
 from voxray.methods.dvg.config import CoarseStage, DvgConfig
-from voxray.methods.dvg.lifting import lift, mu_from_unit
+from voxray.methods.dvg.lifting import lift, lift_new, mu_from_unit
 from voxray.methods.dvg.new_view import new_views
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
 from voxray.nets.autoencoder import VQAutoencoder
@@ -101,9 +101,8 @@ class Dvg(Method):
         outside: Outside,
     ) -> Float[Tensor, "z y x"]:
         """Return the lifted new views of the first volume: V_init = D(G_z), I_new = FP(V_init), BP(I_new)."""
-        first = mu_from_unit(self.decode_ct(z_coarse)[0, 0].float())
-        images = Scene(first, self.grid, around, self.anatomy.support).project(views)
-        return lift(self.settings.lift, self.anatomy, images, views, outside)[0]
+        first = self.decode_ct(z_coarse)[0, 0].float()
+        return lift_new(self.settings.lift, self.anatomy, first, views, around, outside)
 
     def denoise(self, x: Tensor, t: Tensor, conditions: Batch) -> Tensor:
         """Return g(z_in, z_new, x_t, t) (eq. 3): what `denoiser.target` names, before the process turns it into x0."""
@@ -147,8 +146,7 @@ class Dvg(Method):
             item["new_views_um"] = torch.from_numpy(np.rint(vectors * 1000).astype(np.int64))
             item["new_shapes"] = torch.tensor(new.shapes)
             if self.new is not None:
-                seen = Scene(mu_from_unit(unit), self.grid, around, self.anatomy.support).project(new)
-                item["lifted_new"] = lift(self.settings.lift, self.anatomy, seen, new, sample.outside)[0]
+                item["lifted_new"] = lift_new(self.settings.lift, self.anatomy, unit, new, around, sample.outside)
         return item
 
     def _prepare_latents(self, item: Item) -> Item:
