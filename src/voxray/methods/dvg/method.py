@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from voxray.data.dataset import TrainingSample
-from voxray.diffusion import GaussianDiffusion, cosine_betas, draw
+from voxray.diffusion import GaussianDiffusion, antithetic_noise, cosine_betas, draw
 from voxray.diffusion.sampling import Between
 from voxray.errors import NumericalError
 from voxray.geometry import ViewGeometry, VolumeGrid
@@ -235,8 +235,9 @@ class Dvg(Method):
     ) -> Estimate:
         """Return the mean of several samples (`ensemble`), and their standard deviation.
 
-        Without a denoiser there is one result and no spread. Where `consistency.final` says so, each sample is made to
-        agree with the X-rays, and so is their mean.
+        Samples come in pairs of opposite noise, for the sake of their mean (`antithetic_noise`). Without a denoiser
+        there is one result and no spread. Where `consistency.final` says so, each sample is made to agree with the
+        X-rays, and so is their mean.
         """
         config = self.settings
         radiograph, centre_mm = about_isocentre(radiograph)
@@ -297,7 +298,7 @@ class Dvg(Method):
                 return self.denoise(x, t, repeated)
 
         return draw(
-            self.process, self.settings.sampler, denoise, shape,
+            self.process, self.settings.sampler, denoise, antithetic_noise(shape, rng),
             rng=rng, device=z_in.device, between=between,
         )  # fmt: skip
 
@@ -312,7 +313,7 @@ class Dvg(Method):
         if not bool(torch.isfinite(mean.mu).all()):
             raise NumericalError("The reconstruction is not finite: are the X-rays line integrals of a usual size?")
         volumes = [as_volume(scene, grid) for scene in scenes]
-        std = torch.stack([volume.hu for volume in volumes]).std(0) if len(volumes) > 1 else None
+        std = torch.stack([volume.hu for volume in volumes]).std(0, correction=0) if len(volumes) > 1 else None
         return Estimate(
             volume=as_volume(mean, grid),
             samples=tuple(volumes[:samples]) if min(samples, len(volumes)) > 1 else (),
