@@ -3,6 +3,7 @@
 import numpy as np
 
 from voxray.geometry import ViewGeometry
+from voxray.geometry.axial import primary_angles_deg, widest_gap_deg
 from voxray.methods.dvg.config import NewViewConfig
 
 
@@ -19,29 +20,14 @@ def new_views(views: ViewGeometry, config: NewViewConfig) -> ViewGeometry:
     Returns:
         One view for each angle, with the distances and the detector of the first.
     """
-    sources = views.source_mm - views.isocentre()
-    angles = np.rad2deg(np.arctan2(sources[:, 1], sources[:, 0]))
+    angles = primary_angles_deg(views)
     if config.angles_deg is None:
-        return _turned(views, [_widest_gap(angles) - angles[0]])
+        return _turned(views, [widest_gap_deg(angles) - angles[0]])
     turns = (angles - angles[0] + 180) % 360 - 180
     turns = np.where(np.abs(turns) > 90 + 1e-6, turns - np.copysign(180, turns), turns)  # of the axes
     others = turns[np.abs(turns) > 1e-6]
     towards = np.sign(others[0]) if len(others) else 1.0  # from PA to a left lateral: from +y to -x
     return _turned(views, [float(towards * angle) for angle in config.angles_deg])
-
-
-def _widest_gap(angles: np.ndarray) -> float:
-    """Return the middle of the widest gap between axes, on the side that is nearest to all sources.
-
-    So 0 and 90 degrees give 45, and not 135. Of equals it is the first from PA by way of a left lateral (the source
-    goes from +y to -x), so that the order of the views does not matter; both are our choice.
-    """
-    axes = np.sort(angles.round(6) % 180)
-    gaps = np.diff(np.append(axes, axes[0] + 180))
-    middles = (axes + gaps / 2)[gaps > gaps.max() - 1e-5]
-    middles = np.sort((np.concatenate([middles, middles + 180]) - 90 + 1e-5) % 360) + 90
-    distances = np.abs((middles[:, None] - angles + 180) % 360 - 180).sum(1)
-    return float(middles[np.argmax(distances < distances.min() + 1e-4)])
 
 
 def _turned(views: ViewGeometry, degrees: list[float]) -> ViewGeometry:
