@@ -162,30 +162,6 @@ def test_a_new_view_may_have_an_encoder_of_its_own() -> None:
 # -------------------------------------------------------------------- items
 
 
-def test_the_first_volume_also_learns_from_decoded_cubes() -> None:
-    """`coarse.decoded`: nothing where the volumes are equal, and the squared difference elsewhere, whatever cube."""
-    method = fresh("dvg-net")
-    method.ct = Exact()  # type: ignore[assignment]
-    z = torch.rand((2, 8, 20, 20, 20), generator=rng()) * 2 - 1
-    unit = method.ct.decode((z + 1) / 2, False)[:, 0]
-    for seed in range(3):
-        assert float(method._decoded_error(z, unit, rng(seed))) == pytest.approx(0, abs=1e-12)
-        assert float(method._decoded_error(z, unit + 0.1, rng(seed))) == pytest.approx(0.01, rel=1e-4)
-    learned = z.clone().requires_grad_()
-    method._decoded_error(learned, unit + 0.1, rng()).backward()
-    assert learned.grad is not None
-    assert float((learned.grad != 0).float().mean()) == pytest.approx((16 - 2 * 2) ** 3 / 20**3), "the cube but its rim"
-
-
-def test_the_loss_of_the_first_volume_is_that_of_latents_and_volumes() -> None:
-    method = fresh("dvg-net", "config.coarse.decoded=3.0")
-    z_in, z_ct = torch.rand((2, 1, 8, 8, 8, 8), generator=rng())
-    batch = {"z_in": z_in, "z_ct": z_ct, "ct": torch.rand((1, 32, 32, 32), generator=rng())}
-    losses = method._coarse_loss(batch, 0, rng())
-    assert float(losses["loss"]) == pytest.approx(float(losses["latents"] + 3 * losses["decoded"]))
-    assert set(fresh("dvg-net", "config.coarse.decoded=0.0")._coarse_loss(batch, 0, rng())) == {"loss"}
-
-
 def test_the_new_view_survives_being_kept_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Items are kept in half precision, of 11 bits: distances are kept as whole micrometres beside them."""
     method, seen = ready(), []

@@ -102,11 +102,6 @@ class CoarseStage(MethodConfig):
 
     net: UNetConfig = UNetConfig(width=64)
     training: StageOptions = StageOptions(steps=100_000, batch_size=2, learning_rate=2e-4)
-    decoded: float = Field(
-        default=0.0, ge=0,
-        description="ours: weight of the squared error of a decoded cube, beside that of the latents; the mean of "
-        "latents is sharper, once decoded, than the mean of the volumes",
-    )  # fmt: skip
 
 
 class DenoiserStage(MethodConfig):

@@ -19,7 +19,7 @@ from voxray.images import CTVolume, Radiograph
 from voxray.methods.anatomy import Anatomy
 from voxray.methods.base import Estimate, Method, Outside, Progress, about_isocentre, as_volume
 from voxray.methods.dvg.autoencoding import autoencoder_stage
-from voxray.methods.dvg.config import CoarseStage, DvgConfig
+from voxray.methods.dvg.config import DvgConfig
 from voxray.methods.dvg.lifting import lift, lift_new, mu_from_unit
 from voxray.methods.dvg.new_view import new_views
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
@@ -30,9 +30,6 @@ from voxray.physics.display import as_line_integrals
 
 # A ViewGeometry as numbers: micrometres, for items keep whole numbers exactly and others in half precision.
 _VECTORS = ("source_mm", "centre_mm", "u_mm", "v_mm")
-
-# The cube of latents that is decoded for `coarse.decoded`, and its rim, which is not compared: it lacks neighbours.
-_CUBE, _RIM = 16, 2
 
 
 class Dvg(Method):
@@ -150,9 +147,7 @@ class Dvg(Method):
         return item
 
     def _prepare_latents(self, item: Item) -> Item:
-        kept = ["around", "air", "new_views_um", "new_shapes"]
-        if self.settings.coarse is not None and self.settings.coarse.decoded:
-            kept.append("ct")
+        kept = ("around", "air", "new_views_um", "new_shapes")
         with torch.autocast(item["ct"].device.type, dtype=torch.bfloat16):  # items are kept in half precision anyway
             z_ct = self.encode_ct(item["ct"][None, None])[0]
             z_in = self.encode_lifted(item["lifted"][None, None])[0]
@@ -184,29 +179,7 @@ class Dvg(Method):
         return conditions
 
     def _coarse_loss(self, batch: Batch, step: int, rng: torch.Generator) -> Losses:
-        found = self.predict(batch["z_in"]).float()
-        losses = {"loss": F.mse_loss(found, batch["z_ct"])}
-        weight = cast(CoarseStage, self.settings.coarse).decoded
-        if weight:
-            losses |= {"latents": losses["loss"], "decoded": self._decoded_error(found, batch["ct"], rng)}
-            losses["loss"] = losses["latents"] + weight * losses["decoded"]
-        return losses
-
-    def _decoded_error(
-        self, latents: Float[Tensor, "b c Z Y X"], unit: Float[Tensor, "b z y x"], rng: torch.Generator
-    ) -> Tensor:
-        """Return the squared error of a random cube of the decoded volumes."""
-        factor = unit.shape[-1] // latents.shape[-1]
-        sides = [min(_CUBE, n) for n in latents.shape[2:]]
-        starts = [
-            int(torch.randint(n - s + 1, (), generator=rng)) for n, s in zip(latents.shape[2:], sides, strict=True)
-        ]
-        cube = latents[(..., *(slice(a, a + s) for a, s in zip(starts, sides, strict=True)))]
-        decoded = self.ct.decode(_unscaled(cube, self.ct), False)[:, 0].float()
-        rims = [min(_RIM, (s - 1) // 2) for s in sides]
-        inner = [slice(r * factor, (s - r) * factor) for r, s in zip(rims, sides, strict=True)]
-        truth = [slice(a * factor + i.start, a * factor + i.stop) for a, i in zip(starts, inner, strict=True)]
-        return F.mse_loss(decoded[(..., *inner)], unit[(..., *truth)])
+        return {"loss": F.mse_loss(self.predict(batch["z_in"]).float(), batch["z_ct"])}
 
     def _denoiser_loss(self, batch: Batch, step: int, rng: torch.Generator) -> Losses:
         x0 = batch["z_ct"]
