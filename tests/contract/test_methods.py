@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file
 from small_models import GRID, patient, rng, xrays_of
 
+from voxray.errors import CheckpointError
 from voxray.methods import Method, MethodConfig, method_named, method_names
 from voxray.methods.stages import AnyStage, Stage
 from voxray.models import load_model, save_model
@@ -154,3 +155,12 @@ def test_M2_T7_a_saved_model_gives_the_same_result(name: str, tmp_path: Path) ->
     assert not any(key.startswith(loaded.method.training_only) for key in names)
     one, two = (load_model(tmp_path / folder).method.reconstruct(radiograph, rng=rng()) for folder in "ab")
     assert torch.equal(one.volume.hu, two.volume.hu)
+
+
+def test_a_model_can_be_loaded_without_a_part_that_others_do_not_need(tmp_path: Path) -> None:
+    save_model(briefly_trained("dvg-anyview"), small("dvg-anyview", brief=True), tmp_path / "a", "")
+    without = load_model(tmp_path / "a", overrides=["config.denoiser=null"]).method
+    assert not any(name.startswith("denoiser.") for name in without.state_dict())
+    assert without.reconstruct(xrays_of(patient(20), VIEWS), rng=rng(), samples=2).std is None
+    with pytest.raises(CheckpointError, match="does not fit"):  # the denoiser was made for a new view
+        load_model(tmp_path / "a", overrides=["config.new_view=null"])

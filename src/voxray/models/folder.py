@@ -72,7 +72,7 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", overrides:
         model: a name, or a folder of a model or of a training run.
         device: where it is to work.
         overrides: settings of its recipe to change, as `config.sampler.steps=20`; they become a part of what the model
-            says about itself.
+            says about itself. Weights of what they take out (`config.denoiser=null`) are left out.
 
     Raises:
         RecipeError: if a setting is not valid.
@@ -82,18 +82,16 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", overrides:
     info = _info(_find(model))
     if info.path == Path(model) / MODEL:
         info = replace(info, name=Path(model).resolve().name)
-    if overrides:
-        info = replace(info, recipe=parse_recipe(info.recipe.to_yaml(), info.name, overrides))
     path = info.path / WEIGHTS
     if not path.is_file():
         others = [file.name for file in info.path.iterdir() if file.suffix in (".pt", ".pth", ".ckpt", ".bin", ".pkl")]
         hint = f" Pickled weights ({others[0]}) are never loaded: they can run code." if others else ""
         raise CheckpointError(f"The model {info.name!r} has no {WEIGHTS} in '{info.path}'.{hint}")
     weights, sha256 = _read_weights(path, info.recipe)
-    with torch.device("meta"):  # whatever sizes the recipe names, the comparison takes no memory
-        empty = info.recipe.build()
-    wanted = _kept(empty, empty.state_dict())
-    weights = fitted_weights(_kept(empty, weights), wanted, path)
+    weights = _fitted(weights, info.recipe, path)
+    if overrides:
+        info = replace(info, recipe=parse_recipe(info.recipe.to_yaml(), info.name, overrides))
+        weights = _fitted(weights, info.recipe, path, part=True)
     with torch.random.fork_rng(devices=[]):  # first weights are drawn, and replaced
         method = info.recipe.build()
     method.load_state_dict(weights, strict=False)
@@ -139,6 +137,15 @@ def save_model(method: Method, recipe: Recipe, folder: Path, card: str, *, overw
         (temporary / WEIGHTS).write_bytes(content)
         (temporary / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
         (temporary / CARD).write_text(card, encoding="utf-8")
+
+
+def _fitted(weights: dict[str, Tensor], recipe: Recipe, path: Path, *, part: bool = False) -> dict[str, Tensor]:
+    """Return the weights that a recipe needs, of a file that holds them and (unless `part`) no others."""
+    with torch.device("meta"):  # whatever sizes the recipe names, the comparison takes no memory
+        method = recipe.build()
+    wanted = _kept(method, method.state_dict())
+    weights = _kept(method, weights)
+    return fitted_weights({n: w for n, w in weights.items() if n in wanted} if part else weights, wanted, path)
 
 
 def _kept(method: Method, weights: dict[str, Tensor]) -> dict[str, Tensor]:
