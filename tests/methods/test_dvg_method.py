@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from voxray.errors import NumericalError, RecipeError
 from voxray.geometry import ViewGeometry
 from voxray.methods.dvg import Dvg
-from voxray.methods.dvg.config import NewViewConfig
+from voxray.methods.dvg.config import ConsistencyConfig, NewViewConfig
+from voxray.methods.dvg.lifting import lift
 from voxray.methods.dvg.new_view import new_views
 from voxray.methods.stages import GradientStage, Item, Preparation, Stage
 from voxray.physics.attenuation import to_unit_range
@@ -278,6 +279,20 @@ def test_without_a_denoiser_there_is_one_result() -> None:
     assert (other.samples, other.std, other.details["sampler"]) == ((), None, None)
 
 
+def test_a_share_of_the_lifted_volume_is_in_the_result() -> None:
+    radiograph = xrays_of(patient(20), VIEWS)
+    off = ConsistencyConfig(final=False)
+
+    def unit(share: float) -> Tensor:
+        method = ready("dvg-net", consistency=off, lift_share=share)
+        return to_unit_range(method.reconstruct(radiograph, rng=rng()).volume.hu)
+
+    method = ready("dvg-net")
+    lifted, _ = lift(method.settings.lift, method.anatomy, list(radiograph.images), VIEWS, "body")
+    assert (unit(0.0) - lifted).abs().mean() > 0.01
+    assert torch.allclose(unit(0.25), 0.75 * unit(0.0) + 0.25 * lifted, atol=0.02), "but for air: -1000 HU at the least"
+
+
 def test_the_first_volume_is_what_diffusion_begins_from() -> None:
     """With a denoiser that adds nothing, the result is G_z's: that of DVG-Net."""
     method = ready(quantise=False)
@@ -307,6 +322,7 @@ def test_N11_weights_that_are_not_numbers_end_in_an_error(part: str) -> None:
         ("dvg-base", "config.denoiser.on_coarse=true", "none to return"),
         ("dvg-newview", "config.new_view={own_encoder: true}", "own_encoder needs `lifted`"),
         ("dvg-anyview", "config.lift.kind=pull", "path_length"),
+        ("dvg-paper-single", "config.lift_share=0.2", "needs lift.kind consistent"),
         ("dvg-anyview", "config.sampler.eta=0.5", "eta is a setting of ddim"),
         ("dvg-anyview", "config.denoiser.steps=1", "greater than 1"),
     ],

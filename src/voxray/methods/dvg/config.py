@@ -131,6 +131,11 @@ class DvgConfig(MethodConfig):
     scale_conditions: bool = Field(
         default=True, description="bring latents that are given to the nets to -1..1 (ours; the release does not)"
     )
+    lift_share: float = Field(
+        default=0.0, ge=0, lt=1,
+        description="ours: part of the lifted volume in each result, for nets that learned from few scans are too "
+        "sure of themselves; needs lift.kind consistent",
+    )  # fmt: skip
     quantise: bool = Field(default=True, description="replace latents by their nearest codes before they are decoded")
     sampler: Sampler = Sampler()
     ensemble: int = Field(default=5, gt=0, description="samples whose mean is the result")
@@ -140,6 +145,8 @@ class DvgConfig(MethodConfig):
     def _fits(self) -> "DvgConfig":
         if self.coarse is None and (self.new_view is not None or self.denoiser is None or self.denoiser.on_coarse):
             raise ValueError("without `coarse` there is no volume to synthesise a view from, and none to return")
+        if self.lift_share and self.lift.kind != "consistent":
+            raise ValueError(f"lift_share needs lift.kind consistent: {self.lift.kind} makes no volume like a CT")
         if self.new_view is not None and self.new_view.own_encoder and self.lifted is None:
             raise ValueError("new_view.own_encoder needs `lifted`")
         return self

@@ -248,6 +248,8 @@ class Dvg(Method):
         scenes = []
         for latent in latents:
             unit = self.decode_ct(latent[None])[0, 0].float()
+            if config.lift_share:
+                unit = unit.lerp(lifted, config.lift_share)
             scene = Scene(mu_from_unit(unit), self.grid, around, self.anatomy.support)
             scenes.append(agree(scene) if config.consistency.final else scene)
             steps.done(1)
