@@ -24,10 +24,9 @@ from voxray.evaluation.metrics import (
     ssim3d,
     to_unit_range,
 )
-from voxray.evaluation.protocols import make_xrays
 from voxray.evaluation.trial import Trial
 from voxray.geometry import ViewGeometry
-from voxray.images import CTVolume
+from voxray.images import CTVolume, Radiograph
 from voxray.methods.base import Estimate
 
 
@@ -160,11 +159,11 @@ def test_rank_correlation_is_scipys_and_looks_at_the_size_of_the_error() -> None
 def trial(error_hu: torch.Tensor | float, std_hu: torch.Tensor | None = None) -> Trial:
     """A reconstruction with these errors, and with X-rays that are off by 0.5."""
     case, views = patient(20), ViewGeometry.biplanar(setup=SETUP)
-    radiograph, outside = make_xrays(case, views, "closed", seed=0)
+    radiograph = Radiograph(tuple(torch.ones(shape) for shape in views.shapes), views)
     grid, hu = case.volume.grid.shifted(-case.isocentre_mm), case.volume.hu + error_hu
     std = None if std_hu is None else CTVolume(std_hu, grid)
     again = tuple(image + 0.5 for image in radiograph.images)
-    return Trial(case, "closed", radiograph, outside, Estimate(CTVolume(hu, grid), std=std, reprojections=again))
+    return Trial(case, "closed", radiograph, "air", Estimate(CTVolume(hu, grid), std=std, reprojections=again))
 
 
 def test_metrics_of_a_trial_are_the_plain_functions() -> None:
