@@ -1,6 +1,7 @@
 """The published conventions: each by hand on a tiny example, and what they do to a figure."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from voxray.evaluation.conventions import (
     ssim_x2ct,
     stored,
 )
-from voxray.evaluation.metrics import psnr, slice_psnr, slice_ssim
+from voxray.evaluation.metrics import psnr, slice_psnr, slice_ssim, ssim3d
 from voxray.physics.attenuation import to_unit_range
 
 PEAKS_APART = 20 * math.log10(4095 / 2500)  # 4.286 dB
@@ -197,3 +198,18 @@ def test_metric_names_are_columns_each_once() -> None:
     assert {"psnr_slice", "psnr_slice_blank", "psnr_x2ct", "ssim_x2ct", "psnr_perx2ct", "ssim_perx2ct", "psnr_dvg",
             "ssim_dvg", "psnr_liftxr", "ssim_liftxr", "psnr_psct"} <= set(names)  # fmt: skip
     assert all(name.isidentifier() and name == name.lower() for name in names)
+
+
+def test_metrics_of_a_trial_are_the_plain_functions_and_fit_the_smallest_grid() -> None:
+    """A grid has at least 8 voxels along an axis; only the Gaussian window of 11 does not fit then."""
+    for size in (8, 12):
+        hu, truth = lifelike(size)
+        trial = SimpleNamespace(hu=hu, truth=truth, unit=to_unit_range(hu), unit_truth=to_unit_range(truth))
+        scores = {metric.name: metric.of(trial) for metric in METRICS}  # type: ignore[arg-type]
+        assert {name for name, score in scores.items() if score is None} == (
+            {"ssim3d_gaussian"} if size == 8 else set()
+        )
+        for name in ("psnr_x2ct", "psnr_perx2ct", "psnr_dvg", "psnr_psct", "psnr3d_psct", "psnr_liftxr", "ssim_dvg"):
+            assert scores[name] == getattr(conventions, name)(hu, truth)
+        assert scores["psnr_slice"] == slice_psnr(trial.unit, trial.unit_truth, data_range=1.0, error_free_db=None)
+        assert scores["ssim3d"] == ssim3d(trial.unit, trial.unit_truth, data_range=1.0)

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from voxray.evaluation.feature_stacks import TAPS, feature_layers
 from voxray.evaluation.lpips import (
     FOLDER_VARIABLE,
     METRICS,
+    SMALLEST,
     Lpips,
+    Net,
     layer_distance,
     load_lpips,
     lpips_dvg,
@@ -204,6 +207,16 @@ def test_metrics_are_there_for_the_networks_that_the_user_has(folder: Path, monk
     assert {name for name, score in scores.items() if score is None} == {"lpips_vgg", "lpips_perx2ct", "lpips_dvg"}
     expected = lpips_mean(load_lpips("squeeze", folder), tried.hu, tried.truth)
     assert scores["lpips_squeeze"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("net", ["vgg", "alex", "squeeze"])
+def test_slices_of_the_smallest_size_reach_the_last_layer_and_smaller_ones_are_not_scored(net: Net) -> None:
+    layers, size = undrawn(net), SMALLEST[net]
+    assert layers(torch.zeros(1, 3, size, size)).shape[-2:] == (1, 1)
+    with pytest.raises(RuntimeError, match="too small"):
+        layers(torch.zeros(1, 3, size - 1, size - 1))
+    small = SimpleNamespace(truth=torch.zeros(size - 1, 64, 64))
+    assert next(metric for metric in METRICS if metric.name == f"lpips_{net}").of(small) is None  # type: ignore[arg-type]
 
 
 def test_a_folder_without_any_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

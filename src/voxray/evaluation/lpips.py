@@ -33,6 +33,7 @@ from voxray.physics.attenuation import to_unit_range
 
 Net = Literal["vgg", "alex", "squeeze"]
 FOLDER_VARIABLE = "VOXRAY_LPIPS"
+SMALLEST: dict[Net, int] = {"vgg": 16, "alex": 31, "squeeze": 17}  # pixels that survive all poolings
 BATCH = 16  # slices at once: VGG16 takes 0.6 GB for 16 of 128 x 128
 
 # The names of torchvision's files, and those under which they are published.
@@ -217,6 +218,8 @@ def _if_there(net: Net, score: Callable[[Lpips, Tensor, Tensor], float]) -> Call
     """Score a trial where the user has weights; without `VOXRAY_LPIPS`, or without this network, there is no figure."""
 
     def of(trial: Trial) -> float | None:
+        if min(trial.truth.shape) < SMALLEST[net]:
+            return None
         folder = os.environ.get(FOLDER_VARIABLE)
         model = _user_model(net, folder) if folder else None
         return None if model is None else score(model, trial.hu, trial.truth)
