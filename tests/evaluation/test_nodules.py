@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import mannwhitneyu
 from small_models import GRID, SETUP, patient, write_store
 
 from voxray.data.store import Case, Store
 from voxray.errors import InputError
 from voxray.evaluation import nodules
-from voxray.evaluation.nodules import NoduleResult, NoduleRow, auc, auc_interval, nodule_test
+from voxray.evaluation.nodules import NoduleResult, NoduleRow, auc, nodule_test
 from voxray.evaluation.protocols import make_xrays
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
@@ -120,21 +121,32 @@ def test_D2_every_size_is_at_the_same_sites_and_a_case_does_not_depend_on_the_ot
 
 
 def test_the_area_under_the_curve_by_hand() -> None:
-    """Pairs: 1 > 0; 2 > 0 and two ties by half; 3 > all three."""
-    present, absent = np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.0, 2.0])
-    assert float(auc(present, absent)) == pytest.approx(6 / 9)
-    assert float(auc(absent, present)) == pytest.approx(3 / 9)
-    np.testing.assert_allclose(auc(np.stack([present, absent]), np.stack([absent, absent])), [6 / 9, 0.5])
+    """Pairs of different sites: 1 < 2, 1 < 2; 2 > 0, 2 = 2; 3 > 0, 3 > 2."""
+    assert auc(np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.0, 2.0]))[0] == pytest.approx(3.5 / 6)
 
 
-def test_the_interval_of_the_area_narrows_with_more_sites() -> None:
+def test_the_area_of_independent_scores_is_scipys_mann_whitney_statistic() -> None:
+    """All pairs of ten sites but the ten of a site with itself, which are counted one by one."""
+    rng = np.random.default_rng(0)
+    present, absent = rng.integers(0, 6, 10) + 1.0, rng.integers(0, 6, 10) + 0.0
+    themselves = (present > absent).sum() + 0.5 * (present == absent).sum()
+    assert auc(present, absent)[0] == pytest.approx((mannwhitneyu(present, absent).statistic - themselves) / 90)
+
+
+@pytest.mark.parametrize("n", [30, 270])
+def test_the_interval_of_the_area_is_as_wide_as_its_error(n: int) -> None:
     """Standard error of an AUC of 0.76 (d' = 1) from n and n: 0.34 / sqrt(n) (Hanley and McNeil 1982, equation 1)."""
     rng = np.random.default_rng(0)
-    for n in (30, 270):
-        present, absent = rng.normal(1, 1, n), rng.normal(0, 1, n)
-        low, high = auc_interval(present, absent)
-        assert low < float(auc(present, absent)) < high
-        assert high - low == pytest.approx(2 * 1.96 * 0.34 / np.sqrt(n), rel=0.35)
+    area, low, high = auc(rng.normal(1, 1, n), rng.normal(0, 1, n))
+    assert low < area < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.34 / np.sqrt(n), rel=0.35)
+
+
+def test_a_trace_of_a_nodule_that_no_one_could_see_is_not_detected() -> None:
+    """Each site with a nodule beats itself without one by far less than sites differ: an area of one half."""
+    sites = np.random.default_rng(0).normal(0, 100, 12)
+    area, low, high = auc(sites + 1e-6, sites)
+    assert (area, low, high) == pytest.approx((0.5, 0.5, 0.5))
 
 
 def test_the_table_holds_every_nodule(tmp_path: Path) -> None:

@@ -164,27 +164,29 @@ def nodule_test(
     return NoduleResult(tuple(rows))
 
 
-def auc(present: Float[np.ndarray, "*batch n"], absent: Float[np.ndarray, "*batch m"]) -> Float[np.ndarray, "*batch"]:
-    """Return the area under the ROC curve: how often what is present scores higher than what is absent, ties by half.
+def auc(present: Float[np.ndarray, " sites"], absent: Float[np.ndarray, " sites"]) -> tuple[float, float, float]:
+    """Return the area under the ROC curve of scores of sites with and without a nodule, and its interval.
 
-    It is the Mann-Whitney statistic over its largest value (Hanley and McNeil, Radiology 143(1), 1982): 1 if all can be
-    told apart, 0.5 if none can.
+    The area is how often a site with a nodule scores higher than another site without one, ties by half (the
+    Mann-Whitney statistic; Hanley and McNeil, Radiology 143(1), 1982): 1 if all can be told apart, 0.5 if none can. A
+    site is never held against itself: there any trace of a nodule would win, and a bootstrap, which draws sites several
+    times, would make more and more of such pairs.
+
+    Args:
+        present: scores with the nodule.
+        absent: scores of the same sites, in the same order, without.
+
+    Returns:
+        The area, and the ends of its 95 % interval: percentiles of 2000 draws of the sites.
     """
-    from scipy.stats import mannwhitneyu
-
-    u = mannwhitneyu(present, absent, axis=-1, method="asymptotic").statistic
-    return np.asarray(u / (present.shape[-1] * absent.shape[-1]))
-
-
-def auc_interval(present: Float[np.ndarray, " n"], absent: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of `auc` (percentiles), drawing pairs of `present` and `absent`."""
-    from scipy.stats import bootstrap
-
-    found = bootstrap(
-        (present, absent), lambda a, b, axis: auc(a, b), paired=True, vectorized=True, method="percentile",
-        n_resamples=RESAMPLES, confidence_level=LEVEL, random_state=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    return float(found.low), float(found.high)
+    n = len(present)
+    wins = (np.sign(present[:, None] - absent) + 1) / 2
+    np.fill_diagonal(wins, 0)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)
+    drawn = drawn[(drawn > 0).sum(1) > 1]
+    areas = (drawn @ wins * drawn).sum(1) / (n**2 - (drawn**2).sum(1))
+    low, high = np.percentile(areas, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(wins.sum() / (n * (n - 1))), float(low), float(high)
 
 
 def _plan(
@@ -223,7 +225,8 @@ def _line(diameter_mm: float, rows: Sequence[NoduleRow]) -> NoduleLine:
     recovery, present, absent = (
         np.array([getattr(row, name) for row in rows]) for name in ("recovery", "with_hu", "without_hu")
     )
+    area, low, high = auc(present, absent)
     return NoduleLine(
         diameter_mm, len(rows), float(np.mean([row.inserted_hu for row in rows])),
-        float(recovery.mean()), interval(recovery), float(auc(present, absent)), auc_interval(present, absent),
+        float(recovery.mean()), interval(recovery), area, (low, high),
     )  # fmt: skip
