@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from voxray.api.checks import checked_seed, chosen_device
-from voxray.api.evaluating import EvaluateOptions, compare, evaluate, report
+from voxray.api.evaluating import EvaluateOptions, bench_quality, compare, evaluate, report
 from voxray.data.options import PrepareOptions
 from voxray.data.prepare import PrepareSummary, Progress, prepare
 from voxray.data.store import Store
@@ -40,7 +40,7 @@ from voxray.training import TrainOptions, TrainSummary, train_recipe
 __all__ = [
     "EvaluateOptions", "Evaluation", "PrepareOptions", "PrepareSummary", "ReadOptions", "Reconstruction",
     "TrainOptions", "TrainSummary",
-    "compare", "evaluate", "list_models", "prepare", "project", "reconstruct", "report", "train",
+    "bench_quality", "compare", "evaluate", "list_models", "prepare", "project", "reconstruct", "report", "train",
 ]  # fmt: skip
 
 

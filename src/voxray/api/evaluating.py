@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from voxray.evaluation.results import Evaluation, ViewSet
 from voxray.evaluation.run import Contender, Plan, has_plain_mean, run_plan, with_plain_mean
 from voxray.geometry import Setup
 from voxray.methods import Method
-from voxray.models import LoadedModel, load_model
+from voxray.models import LoadedModel, list_models, load_model
 from voxray.models.folder import model_sha256
 
 Progress = Callable[[int, int], None]
@@ -145,7 +145,7 @@ def compare(
         models: names or folders of models; `MODEL:KEY=VALUE` changes a setting of its recipe
             (`dvg-net:config.consistency.final=false`).
         store: made by `prepare`, on the grid of all models.
-        folder: for the results: `manifest.json`, `rows.csv`, and files from which `report` is made.
+        folder: for the results: `evaluation.json`, `rows.csv`, and files from which `report` is made.
         views: sets of views, each as for `evaluate`; a model that cannot serve one is left out there, with a warning.
         options: see `EvaluateOptions`.
         progress: called with (reconstructions done, reconstructions).
@@ -238,3 +238,56 @@ def report(
 
     found = [Path(folder) for folder in folders]
     return build_report(found, Path(out), reference=reference, title=title, overwrite=overwrite)
+
+
+def bench_quality(
+    store: Path | str,
+    folder: Path | str,
+    *,
+    models: Sequence[str] | None = None,
+    options: EvaluateOptions | None = None,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Fill the tables of DVG-Diffusion and DX2CT with the models at hand, beside what was published.
+
+    X-rays are those of the protocol `closed`, views those of the tables.
+
+    Args:
+        store: made by `prepare`.
+        folder: for the results, as of `compare`; the tables are written into it.
+        models: as for `compare`; None for all that are known by name (`list_models`). The name of a model's recipe
+            tells for which published method it stands.
+        options: see `EvaluateOptions`; its protocols, range and metrics do not count.
+        progress: called with (reconstructions done, reconstructions).
+
+    Returns:
+        What was written: HTML, LaTeX and CSV.
+
+    Raises:
+        InputError: if store or split are not valid, or the folder holds something else.
+        ModelError: if a model cannot be used.
+    """
+    from voxray.evaluation import bench  # matplotlib
+
+    options = replace(options or EvaluateOptions(), protocols=(bench.PROTOCOL,), metrics=bench.metrics())
+    opened, device = Store.open(Path(store)), chosen_device(options.device)
+    options.plan(opened, [])
+    at_hand, first = [], []
+    for spec in map(ModelSpec.parse, models if models is not None else [info.name for info in list_models()]):
+        contender, loaded = contender_of(spec, device)
+        warn_of_training(contender.label, loaded, opened, opened.cases(options.split))
+        at_hand.append(bench.AtHand(loaded.info.recipe, partial(_varied, contender, spec, device)))
+        first.append(contender)
+    check_labels(first)
+    plan = options.plan(opened, bench.entries(at_hand, options.setup))
+    run_plan(plan, Path(folder), workers=options.workers, overwrite=options.overwrite, progress=progress)
+    return bench.write_quality(Path(folder), at_hand)
+
+
+def _varied(contender: Contender, spec: ModelSpec, device: torch.device, overrides: tuple[str, ...]) -> Contender:
+    """Return a contender with more settings of its recipe changed."""
+    if not overrides:
+        return contender
+    changed = replace(spec, overrides=(*spec.overrides, *overrides))
+    label = ModelSpec(spec.model, overrides).label(contender.label)
+    return replace(contender, label=label, load=partial(_method_of, changed, device), overrides=changed.overrides)

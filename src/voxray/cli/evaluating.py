@@ -1,7 +1,7 @@
 """`voxray evaluate`, `voxray compare`, `voxray report` and `voxray bench`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,22 +34,11 @@ class Protocol(StrEnum):
 
 
 @dataclass(frozen=True)
-class EvaluateArguments:
-    """The fields of `EvaluateOptions`, as they are typed."""
+class RunArguments:
+    """The fields of `EvaluateOptions` that every command has, as they are typed."""
 
     split: Annotated[str, Option(help="Evaluate on these cases of the store; `all` for all.")] = "val"
-    protocol: Annotated[
-        list[Protocol] | None,
-        Option(
-            help="closed: X-rays of the very cube that is scored, without noise; clinical: of the whole scan, with "
-            "noise. Give it again for both; without it: both."
-        ),
-    ] = None
-    range_deg: Annotated[float, Option(help="Range of a number of views.", min=0, max=360)] = 180.0
     setup: Annotated[str, Option(help="Preset of the views: chest, x2ct, perx2ct or xraysyn.")] = "chest"
-    metrics: Annotated[
-        str | None, Option(metavar="NAME,...", help="Metrics, or groups of them; without it: all (docs/evaluation.md).")
-    ] = None
     samples: Annotated[
         int, Option(min=1, help="Volumes that a model draws for each case; from two on its uncertainty is judged, too.")
     ] = 1
@@ -63,12 +52,35 @@ class EvaluateArguments:
         from voxray.api import EvaluateOptions
 
         return EvaluateOptions(
-            split=None if self.split == "all" else self.split,
-            protocols=tuple(name.value for name in self.protocol or Protocol),
-            range_deg=self.range_deg, setup=self.setup,
-            metrics=split_names(self.metrics, "--metrics") if self.metrics is not None else (),
-            samples=self.samples, seed=self.seed, device=self.device, workers=self.workers, overwrite=self.overwrite,
+            split=None if self.split == "all" else self.split, setup=self.setup, samples=self.samples, seed=self.seed,
+            device=self.device, workers=self.workers, overwrite=self.overwrite,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EvaluateArguments(RunArguments):
+    """All fields of `EvaluateOptions`, as they are typed."""
+
+    protocol: Annotated[
+        list[Protocol] | None,
+        Option(
+            help="closed: X-rays of the very cube that is scored, without noise; clinical: of the whole scan, with "
+            "noise. Give it again for both; without it: both."
+        ),
+    ] = None
+    range_deg: Annotated[float, Option(help="Range of a number of views.", min=0, max=360)] = 180.0
+    metrics: Annotated[
+        str | None, Option(metavar="NAME,...", help="Metrics, or groups of them; without it: all (docs/evaluation.md).")
+    ] = None
+
+    def options(self) -> "EvaluateOptions":
+        """Return the checked options."""
+        return replace(
+            super().options(),
+            protocols=tuple(name.value for name in self.protocol or Protocol),
+            range_deg=self.range_deg,
+            metrics=split_names(self.metrics, "--metrics") if self.metrics is not None else (),
+        )
 
 
 @flattened
@@ -94,7 +106,10 @@ def evaluate(
 
     table = out if out is not None and out.suffix.lower() == ".csv" else None
     folder = out if table is None else None
-    _check_output(out, arguments.overwrite)
+    if table is not None:
+        check_output(table, arguments.overwrite, "file")
+    elif folder is not None:
+        check_output(folder, overwrite=True)  # whether results may be there, the evaluation itself looks
     with progress("Evaluating") as draw:
         evaluation = run(
             model, store, views=views_or_count(views), overrides=overrides or (), folder=folder, progress=draw,
@@ -113,7 +128,7 @@ def compare(
     models: Annotated[
         list[str],
         Argument(
-            metavar="MODELS...",
+            metavar="MODELS",
             help="Names or folders; MODEL:KEY=VALUE changes a setting, as in dvg-net:config.consistency.final=false.",
         ),
     ],
@@ -130,7 +145,7 @@ def compare(
     """Measure several models on the same CTs and X-rays."""
     from voxray.api import compare as run
 
-    _check_output(out, arguments.overwrite)
+    check_output(out, overwrite=True)
     sets = [views_or_count(chosen) for chosen in views or ["pa,lateral"]]
     try:
         with progress("Comparing") as draw:
@@ -140,13 +155,6 @@ def compare(
         raise
     _show(evaluation)
     show(str(out))
-
-
-def _check_output(out: Path | None, overwrite: bool) -> None:
-    """Refuse an output that cannot be; a folder may be there already, which the evaluation itself looks into."""
-    if out is not None:
-        kind = "file" if out.suffix.lower() == ".csv" else "folder"
-        check_output(out, overwrite or kind == "folder", kind)  # type: ignore[arg-type]
 
 
 def _show(evaluation: "Evaluation") -> None:
@@ -199,7 +207,7 @@ bench = typer.Typer(help="Measurements in a layout that is known from the papers
 def quality(
     data: Annotated[Path, Option("--data", metavar="STORE", help="Made by `voxray prepare`.")],
     out: Annotated[Path, Option("--out", "-o", help="Folder for the results, which the same command goes on with.")],
-    arguments: EvaluateArguments,
+    arguments: RunArguments,
     model: Annotated[
         list[str] | None,
         Option(metavar="MODEL", help="As for compare; give it again for more. Without it: those of `voxray models`."),
@@ -208,7 +216,7 @@ def quality(
     """Fill the tables of DVG-Diffusion and DX2CT with the models at hand, beside what was published."""
     from voxray.api import bench_quality
 
-    _check_output(out, arguments.overwrite)
+    check_output(out, overwrite=True)
     with progress("Measuring") as draw:
         files = bench_quality(data, out, models=model, options=arguments.options(), progress=draw)
     for file in files:

@@ -3,13 +3,27 @@
 from collections.abc import Sequence
 
 from voxray.errors import InputError
-from voxray.evaluation import conventions, lpips, metrics
+from voxray.evaluation import (
+    calibration,
+    conventions,
+    lpips,
+    metrics,
+    perceptual,
+    regions,
+    reprojection,
+    view_synthesis,
+)
 from voxray.evaluation.trial import Metric
 
 GROUPS: dict[str, tuple[Metric, ...]] = {
     "main": metrics.METRICS,
     "conventions": conventions.METRICS,
     "lpips": lpips.METRICS,
+    "perceptual": perceptual.METRICS,
+    "regions": regions.METRICS,
+    "calibration": calibration.METRICS,
+    "reprojection": reprojection.METRICS,
+    "views": view_synthesis.METRICS,
 }
 
 # The figures that tables begin with.

@@ -22,7 +22,7 @@ from voxray.images.atomic import TEMPORARY_PREFIX, atomic_path, refuse_existing,
 from voxray.images.disclaimer import made_by
 from voxray.images.reading import reading
 
-MANIFEST, ROWS = "manifest.json", "rows.csv"
+MANIFEST, ROWS = "evaluation.json", "rows.csv"
 _TRIALS, _TRUTHS, _ENDING = "trials", "truths", ".safetensors"
 _KEY = "voxray_trial"
 

@@ -58,6 +58,8 @@ def build_report(
     Raises:
         InputError: if a folder holds no results, there is no such model, or a file exists and may not be overwritten.
     """
+    for path in _outputs(out):
+        refuse_existing(path, overwrite)
     collection = Collection.open(folders)
     reference = checked_reference(collection, reference)
     sections = [
@@ -65,27 +67,20 @@ def build_report(
         _calibration(collection), _costs(collection), *_details(collection),
     ]  # fmt: skip
     kept = [section for section in sections if section.tables or section.figures]
-    return write_report(
-        out, title or "Evaluation of CT reconstruction from X-rays", collection, kept, overwrite=overwrite
-    )
+    return write_report(out, title or "Evaluation of CT reconstruction from X-rays", collection, kept)
 
 
-def write_report(
-    out: Path, title: str, collection: Collection, sections: Sequence[Section], *, overwrite: bool = False
-) -> list[Path]:
-    """Write sections as HTML, their tables as LaTeX, and all means as CSV.
-
-    Raises:
-        InputError: if a file exists and may not be overwritten.
-    """
-    written = {out: render(title, collection, sections)}
-    written[out.with_suffix(".tex")] = "\n".join(as_latex(table) for section in sections for table in section.tables)
-    written[out.with_suffix(".csv")] = tables.as_csv(collection.evaluation)
-    for path in written:
-        refuse_existing(path, overwrite)
-    for path, text in written.items():
+def write_report(out: Path, title: str, collection: Collection, sections: Sequence[Section]) -> list[Path]:
+    """Write sections as HTML, their tables as LaTeX, and all means as CSV; files that are there are replaced."""
+    latex = "\n".join(as_latex(table) for section in sections for table in section.tables)
+    texts = (render(title, collection, sections), latex, tables.as_csv(collection.evaluation))
+    for path, text in zip(_outputs(out), texts, strict=True):
         write_text_atomic(path, text)
-    return list(written)
+    return _outputs(out)
+
+
+def _outputs(out: Path) -> list[Path]:
+    return [out, out.with_suffix(".tex"), out.with_suffix(".csv")]
 
 
 def render(title: str, collection: Collection, sections: Sequence[Section]) -> str:
@@ -129,7 +124,7 @@ def _scores(collection: Collection, reference: str) -> list[Section]:
             evaluation.scores(group, name) for group in tables.groups_of(evaluation, protocol, views))]  # fmt: skip
         if not chosen:
             continue
-        tested = tables.tests(evaluation, protocol, views, reference)
+        tested = tables.paired_tests(evaluation, protocol, views, reference)
         box = Figure(
             figures.box_plots(evaluation, protocol, views, chosen),
             f"{protocol.capitalize()} protocol, {views}: median, quartiles and whiskers of 1.5 interquartile ranges; "

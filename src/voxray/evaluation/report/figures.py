@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from voxray.evaluation.catalogue import metric_named
 from voxray.evaluation.planes import NAMES, Planes
@@ -94,7 +95,7 @@ def view_curve(evaluation: Evaluation, protocol: Protocol, metric: str) -> str |
                       linewidth=1.2, label=f"{model}, {family}")  # fmt: skip
             axes.fill_between(counts, [m.low for m in means], [m.high for m in means], color=colours[model], alpha=0.12)
         axes.set(xlabel="number of X-rays", ylabel=heading(metric))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
         figure.tight_layout()
         return _svg(figure)
@@ -107,33 +108,34 @@ def view_count(views: str) -> tuple[int, str]:
 
 
 def calibration(evaluation: Evaluation, protocol: Protocol, views: str) -> str | None:
-    """Draw how often the truth lies in intervals, over how often it should; None where no model has any."""
-    wanted = {int(found[1]): name for name in evaluation.metrics if (found := re.fullmatch(r"coverage(\d+)", name))}
-    groups = [g for g in groups_of(evaluation, protocol, views)
-              if any(evaluation.scores(g, name) for name in wanted.values())]  # fmt: skip
+    """Draw how often the truth lies in intervals over how often it should, everywhere and in the body.
+
+    Returns:
+        None where no model has intervals.
+    """
+    named = {name: found for name in evaluation.metrics if (found := re.fullmatch(r"coverage(\d+)(_body)?", name))}
+    groups = [group for group in groups_of(evaluation, protocol, views)
+              if any(evaluation.scores(group, name) for name in named)]  # fmt: skip
     if not groups:
         return None
     colours = colours_of([group.model for group in groups])
     with matplotlib.rc_context(_STYLE):
-        figure = _figure(4.6, 3.0)
+        figure = _figure(4.8, 3.0)
         axes = figure.add_subplot()
-        axes.plot([0, 100], [0, 100], color=_GREY, linewidth=0.8, linestyle="--", label="calibrated")
+        axes.plot([0, 100], [0, 100], color=_GREY, linewidth=0.8, linestyle=":", label="calibrated")
         for group in groups:
-            means = {level: mean_of(evaluation, group, name) for level, name in sorted(wanted.items())}
-            means = {level: mean for level, mean in means.items() if mean.cases}
-            # Metrics are shares or percents: their unit says which.
-            scale = {level: 1.0 if _is_percent(wanted[level]) else 100.0 for level in means}
-            axes.plot(list(means), [scale[level] * mean.mean for level, mean in means.items()], "o-", markersize=4,
-                      linewidth=1.2, color=colours[group.model], label=group.model)  # fmt: skip
+            for region, style in ((None, "o-"), ("_body", "o--")):
+                means = {int(found[1]): mean_of(evaluation, group, name, bootstrap=False)
+                         for name, found in named.items() if found[2] == region}  # fmt: skip
+                points = [(level, mean.mean) for level, mean in sorted(means.items()) if mean.cases]
+                where = "everywhere" if region is None else "in the body"
+                if points:
+                    axes.plot(*zip(*points, strict=True), style, markersize=3.5, linewidth=1.2,
+                              color=colours[group.model], label=f"{group.model}, {where}")  # fmt: skip
         axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="interval, %", ylabel="truth within it, %", aspect="equal")
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
         figure.tight_layout()
         return _svg(figure)
-
-
-def _is_percent(metric: str) -> bool:
-    known = metric_named(metric)
-    return known is not None and known.unit == "%"
 
 
 def case_figure(collection: Collection, protocol: Protocol, views: str, case: str) -> str:

@@ -83,7 +83,7 @@ def headline(evaluation: Evaluation, protocol: Protocol, views: str) -> Table:
     )  # fmt: skip
 
 
-def tests(evaluation: Evaluation, protocol: Protocol, views: str, reference: str) -> Table | None:
+def paired_tests(evaluation: Evaluation, protocol: Protocol, views: str, reference: str) -> Table | None:
     """Return the differences to a reference on the same cases; None where there is nothing to compare."""
     chosen = [name for name in HEADLINE if _has(evaluation, name, protocol, views)]
     rows, cases = [], 0
