@@ -210,6 +210,13 @@ def test_latex_escapes_what_means_something_there() -> None:
     assert lines[at + 1 : at + 3] == [r"\midrule", r"o & \textbf{2.0} {\scriptsize [1, 3]} \\"]
 
 
+def test_lines_part_published_rows_from_ours() -> None:
+    rows = tuple((Entry(mark, quoted=mark == "q"),) for mark in "qmqmm")
+    assert Table("", ("",), rows).ruled() == [False, True, False, True, False]
+    assert Table("", ("",), rows, in_pairs=True).ruled() == [False, False, True, False, False]
+    assert as_latex(Table("", ("",), rows, in_pairs=True)).count(r"\midrule") == 2
+
+
 # ---------------------------------------------------------------- figures
 
 

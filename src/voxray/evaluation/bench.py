@@ -7,7 +7,7 @@ from pathlib import Path
 from voxray.evaluation.catalogue import metric_named
 from voxray.evaluation.protocols import Protocol
 from voxray.evaluation.published import Cell, recipes_of, table_named
-from voxray.evaluation.report.tables import NOTHING, Entry, Table, few, mean_of, published_texts, shown
+from voxray.evaluation.report.tables import NOTHING, Entry, Table, mean_of, published_texts, shown
 from voxray.evaluation.results import Evaluation, Group, ViewSet
 from voxray.evaluation.run import Contender
 from voxray.geometry import Setup
@@ -102,8 +102,13 @@ def filled(evaluation: Evaluation, name: str, models: Sequence[AtHand]) -> Table
             rows += _measured(evaluation, published.cells[0], [[model]] * len(published.cells[0]))
     title = f"{published.source.cite}, {published.name}: {published.caption}"
     most = max((line.cases for line in evaluation.summary()), default=0)
-    notes = (published.caution, published.note, "Rows of voxray stand beneath the published ones.", *few(most))
-    return Table(title, ("method", *published.column_names), tuple(rows), tuple(filter(None, notes)))
+    notes = (
+        published.caution,
+        published.note,
+        f"Rows of voxray stand beneath the published ones: means of {most} cases.",
+    )
+    columns = ("method" if published.by_method else "", *published.column_names)
+    return Table(title, columns, tuple(rows), tuple(filter(None, notes)), in_pairs=True)
 
 
 def _measured(

@@ -308,7 +308,7 @@ def with_plain_mean(contenders: Sequence[Contender]) -> list[Contender]:
     first = next((contender for contender in contenders if contender.has_mean), None)
     if first is None:
         return list(contenders)
-    return [*contenders, replace(first, label=PLAIN_MEAN, overrides=(), plain=True)]
+    return [*contenders, replace(first, label=PLAIN_MEAN, overrides=(), about=f"Of {first.label}.", plain=True)]
 
 
 def _device_of(method: Method) -> torch.device:

@@ -145,7 +145,8 @@ def _published(collection: Collection) -> Section:
     text = (
         "Ours stand beneath published numbers of the same convention. They may not be ranked: the scans, their split "
         "and the projector are others, and each table says which. Never compare across tables: their PSNR differ by "
-        "up to 4.29 dB for the same volume, and more where blank slices count."
+        "up to 4.29 dB for the same volume, and more where blank slices count. A dash: not published, or not measured "
+        "here; LPIPS needs its weights (VOXRAY_LPIPS)."
     )
     return Section("Beside the published numbers", text, tuple(table for table in found if table is not None))
 

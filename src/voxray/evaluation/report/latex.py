@@ -19,8 +19,8 @@ def as_latex(table: Table) -> str:
         rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}", r"\toprule",
         " & ".join(map(latex_text, table.columns)) + r" \\", r"\midrule",
     ]  # fmt: skip
-    for before, row in zip((None, *table.rows), table.rows, strict=False):
-        if before is not None and before[0].quoted and not row[0].quoted:
+    for row, ruled in zip(table.rows, table.ruled(), strict=True):
+        if ruled:
             lines.append(r"\midrule")
         lines.append(" & ".join(map(_latex_entry, row)) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]

@@ -42,12 +42,19 @@ class Table:
         title, notes: above and beneath.
         columns: headings; the first is of the names of the rows.
         rows: as many entries as columns.
+        in_pairs: measured rows belong to the quoted one above them; else all of them stand beneath all quoted ones.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Entry, ...], ...]
     notes: tuple[str, ...] = ()
+    in_pairs: bool = False
+
+    def ruled(self) -> list[bool]:
+        """Tell of each row whether a line is drawn above it, where quoted and measured ones part."""
+        quoted = [row[0].quoted for row in self.rows]
+        return [i > 0 and here != quoted[i - 1] and here == self.in_pairs for i, here in enumerate(quoted)]
 
 
 def column(metric: str) -> str:
