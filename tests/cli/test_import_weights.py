@@ -30,8 +30,8 @@ def test_T2_an_output_that_exists_is_refused_first(cli: Cli, tmp_path: Path) -> 
     assert "--overwrite" in done.err
 
 
-def test_what_an_imported_model_cannot_do_is_said(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_not_tried_is_said(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voxray.models.import_dvg.import_dvg", lambda *given, **more: None)
     done = cli("import-weights", tmp_path / "DVG_Diffusion.pt", "-o", tmp_path / "model")
     assert (done.code, done.out.strip()) == (0, str(tmp_path / "model"))
-    assert "not yet to reconstruct with" in " ".join(done.err.split())
+    assert "make sure with a case that you know" in " ".join(done.err.split())

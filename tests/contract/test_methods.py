@@ -9,6 +9,7 @@ import torch
 from contract_models import VIEWS, briefly_trained, choices, small
 from learn_stages import Lesson, lessons, trained_on
 from pydantic import BaseModel
+from safetensors.torch import load_file
 from small_models import GRID, patient, rng, xrays_of
 
 from voxray.methods import Method, MethodConfig, method_named, method_names
@@ -149,5 +150,7 @@ def test_M2_T7_a_saved_model_gives_the_same_result(name: str, tmp_path: Path) ->
     radiograph = xrays_of(patient(20), VIEWS)
     loaded = load_model(tmp_path / "a")
     save_model(loaded.method, loaded.info.recipe, tmp_path / "b", "")
+    names = load_file(tmp_path / "a" / "weights.safetensors").keys()
+    assert not any(key.startswith(loaded.method.training_only) for key in names)
     one, two = (load_model(tmp_path / folder).method.reconstruct(radiograph, rng=rng()) for folder in "ab")
     assert torch.equal(one.volume.hu, two.volume.hu)

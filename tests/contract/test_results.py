@@ -121,13 +121,15 @@ def test_N4_T7_the_heart_is_on_the_left(name: str) -> None:
         mu = hu_to_mu(hu, 1.0)[8:16, 8:20]
         return float(mu[..., 16:26].sum() - mu[..., 6:16].sum())
 
-    if name in {*NOT_CONSISTENT, "dvg-base", "dvg-newview"}:
-        pytest.skip("what nets of this size learn in seconds does not suffice without consistency, or without VPGE")
-    truth = patient(20).volume.hu
-    found = reconstruct(name, xrays_of(patient(20), VIEWS))
-    assert heart(truth) > 20
-    assert heart(found) > 0.1 * heart(truth)
-    assert (found - truth).square().mean() < 0.9 * (found.flip(2) - truth).square().mean()
+    if name in {*NOT_CONSISTENT, "dvg-base"}:
+        pytest.skip("what nets of this size learn in seconds does not suffice without consistency, or without G_z")
+    patients = [patient(seed) for seed in (20, 21, 23)]
+    truth = torch.stack([one.volume.hu for one in patients])
+    found = torch.stack([reconstruct(name, xrays_of(one, VIEWS)) for one in patients])
+    hearts, again = ([heart(hu) for hu in volumes] for volumes in (truth, found))
+    assert min(hearts) > 20
+    assert sum(again) > 0.1 * sum(hearts)
+    assert (found - truth).square().mean() < 0.95 * (found.flip(3) - truth).square().mean()
 
 
 def test_N5_T7_an_image_that_is_shown_mirrored_tells_the_same(name: str) -> None:

@@ -10,7 +10,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from voxray.diffusion import GaussianDiffusion, Sampler, cosine_betas, draw, linear_betas
+from voxray.diffusion import (
+    GaussianDiffusion,
+    Sampler,
+    antithetic_noise,
+    cosine_betas,
+    draw,
+    linear_betas,
+)
 from voxray.errors import InputError, NumericalError
 
 MEAN = torch.tensor([0.3, -0.5])
@@ -254,6 +261,19 @@ def test_D1_D3_same_seed_same_bits_and_nothing_global_changes(solver: str) -> No
     assert torch.equal(a, b)
     assert (a != c).all()
     assert states() == before
+
+
+def test_antithetic_noise_is_normal_in_pairs_whose_mean_is_nothing() -> None:
+    noise = antithetic_noise((5, 3, 40, 40), torch.Generator().manual_seed(1))
+    assert noise.shape == (5, 3, 40, 40)
+    assert torch.equal(noise[0], -noise[1])
+    assert torch.equal(noise[2], -noise[3])
+    independent = noise[[0, 2, 4]].flatten(1)
+    assert independent.mean(1).abs().max() < 0.05
+    assert (independent.std(1) - 1).abs().max() < 0.05
+    assert torch.corrcoef(independent).triu(1).abs().max() < 0.06
+    two = antithetic_noise((2, 3, 40, 40), torch.Generator().manual_seed(1))
+    assert torch.equal(two, noise[:2]), "whatever else is in the batch"
 
 
 def test_the_network_is_given_float32_and_times_of_the_process() -> None:

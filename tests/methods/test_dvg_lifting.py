@@ -8,7 +8,7 @@ from voxray.data.phantom import marker_phantom
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.methods.anatomy import Anatomy, AnatomyConfig
 from voxray.methods.dvg.config import LiftConfig, NewViewConfig
-from voxray.methods.dvg.lifting import back_project, lift
+from voxray.methods.dvg.lifting import back_project, lift, lift_new, transposed
 from voxray.methods.dvg.new_view import new_views
 from voxray.physics import Projector
 from voxray.physics.attenuation import MU_WATER_PER_MM, from_unit_range, hu_to_mu, to_unit_range
@@ -40,6 +40,25 @@ def test_back_projection_puts_a_marker_where_it_is() -> None:
     projector = Projector(GRID, BIPLANAR)
     volume = back_project(projector.forward(mu), projector)
     assert np.unravel_index(int(volume.argmax()), GRID.shape) == (20, 12, 7)
+
+
+def test_the_releases_lift_of_ones_is_what_its_kernel_gives() -> None:
+    """At the isocentre 10 * 1.2^2: ten for each ray, and 1.2^2 rays cross a voxel's mm^2 there."""
+    grid = VolumeGrid.centred(shape=(128, 128, 128), spacing_mm=2.5)
+    views = ViewGeometry.from_names(["pa"], setup="xraysyn")
+    ones = transposed([torch.ones(shape) for shape in views.shapes], Projector(grid, views))
+    assert float(ones[32:96, 62:66, 32:96].mean()) == pytest.approx(14.4, rel=0.01)
+
+
+def test_the_releases_lift_sees_xrays_from_0_to_1_and_new_ones_as_they_are() -> None:
+    anatomy, config = Anatomy(AnatomyConfig(support_mm=400, spacing_mm=20), GRID), LiftConfig(kind="transpose")
+    unit = torch.rand(GRID.shape, generator=torch.Generator().manual_seed(0))
+    projector = Projector(GRID, BIPLANAR)
+    images = [(image - image.min()) / (image.max() - image.min()) for image in projector.forward(unit)]
+    lifted, around = lift(config, anatomy, [7 * image + 3 for image in images], BIPLANAR, "air")
+    assert torch.allclose(lifted, projector.adjoint(images), rtol=1e-3, atol=1e-3), "10 / 10 mm"
+    again = lift_new(config, anatomy, unit, BIPLANAR, around, "air")
+    assert torch.allclose(again, projector.adjoint(projector.forward(unit)) / 100, rtol=1e-3), "10 / 10 / (10 * 10)"
 
 
 @pytest.mark.parametrize("names", [["pa"], ["pa", "lateral"]])

@@ -177,15 +177,25 @@ def test_with_no_variants_nothing_is_kept(phantoms: Store, tmp_path: Path) -> No
     assert (run / "model").exists()
 
 
-def test_weights_of_3d_convolutions_have_channels_last_and_other_parts_are_frozen() -> None:
+def test_a_stage_sees_as_few_variants_as_it_asks_for(phantoms: Store, tmp_path: Path) -> None:
+    few = {"steps": 6, "batch_size": 2, "variants": 1}
+    run = trained(phantoms, tmp_path / "run", tiny_recipe(DataRecipe(variants=2), first=few))
+    epochs = {
+        folder.name.split("-")[0]: {file.name.split("-")[0] for file in folder.iterdir()}
+        for folder in (run / "cache").iterdir()
+    }
+    assert epochs == {"volumes": {"0", "1"}, "latents": {"0", "1"}}, "the second stage sees both"
+    run = trained(phantoms, tmp_path / "both", tiny_recipe(DataRecipe(variants=2), first=few, second=few))
+    assert {file.name[0] for folder in (run / "cache").iterdir() for file in folder.iterdir()} == {"0"}
+
+
+def test_a_stage_has_gradients_in_its_network_alone() -> None:
     method = tiny_recipe().build()
     (stage, _) = method.stages()
     run = SimpleNamespace(method=method, stage=stage, items=None, start=0, tensors={})
     module = StageModule(run)  # type: ignore[arg-type]
     assert isinstance(method, Tiny)
-    weight = method.autoencoder.decoder.weight
-    assert weight.is_contiguous(memory_format=torch.channels_last_3d)
-    assert weight.requires_grad
+    assert method.autoencoder.decoder.weight.requires_grad
     assert not any(parameter.requires_grad for parameter in method.map.parameters())
     assert not method.map.training
     assert module.network.training

@@ -25,7 +25,7 @@ def import_weights(
     make_folder(out.parent)
     import_dvg(checkpoints, out, overwrite=overwrite)
     note(
-        "The weights are in place, but voxray lifts X-rays as the paper does, not as the code that these weights were "
-        "trained with: to study and to train on, not yet to reconstruct with."
+        "X-rays are lifted as in the code that these weights were trained with. voxray's authors had no released "
+        "weights to try: make sure with a case that you know that left is left and up is up."
     )
     show(str(out))

@@ -37,7 +37,7 @@ class AugmentOptions:
     rotation_deg: float = 5.0
     scale: float = 0.1
     shift_mm: float = 10.0
-    elastic_mm: float = 8.0
+    elastic_mm: float = 12.0
     knots_mm: float = 64.0
 
     def __post_init__(self) -> None:

@@ -111,6 +111,24 @@ def draw(
     return x
 
 
+def antithetic_noise(shape: Sequence[int], rng: torch.Generator) -> Float32[Tensor, "batch ..."]:
+    """Return noise whose second, fourth, ... element is the one before, negated.
+
+    Antithetic variates (Hammersley and Morton 1956): each sample that begins from it is as random as any, but in the
+    mean of a pair all that is odd in the noise cancels, so that few samples have the mean of many. Because that mean is
+    no guess, the mean square of the differences to it estimates the variance, without the correction for one.
+
+    Args:
+        shape: of the batch.
+        rng: of the CPU; each pair has a stream of its own, as in `draw`.
+    """
+    pairs = []
+    for _ in range(-(-shape[0] // 2)):
+        one = torch.randn(tuple(shape[1:]), generator=torch.Generator().manual_seed(_seed(rng)), dtype=torch.float32)
+        pairs += [one, -one]
+    return torch.stack(pairs[: shape[0]])
+
+
 def _seed(rng: torch.Generator) -> int:
     return int(torch.randint(2**63 - 1, (), generator=rng))
 

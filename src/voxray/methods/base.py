@@ -55,6 +55,8 @@ class Method(nn.Module, ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[MethodConfig]]
+    # Names of weights, or how they begin, that training alone uses: models are saved and loaded without them.
+    training_only: tuple[str, ...] = ()
 
     def __init__(self, config: MethodConfig, grid: VolumeGrid) -> None:
         super().__init__()

@@ -35,6 +35,9 @@ class StageOptions(MethodConfig):
 
     steps: int = Field(gt=0, description="optimiser steps")
     batch_size: int = Field(default=1, gt=0, description="items a step, over all processes")
+    variants: int | None = Field(
+        default=None, gt=0, description="as in `data`, where this stage is to see fewer of them; null for as many"
+    )
     learning_rate: float = Field(default=2e-4, gt=0, description="of Adam, at its highest")
     betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False, description="of Adam")
     weight_decay: float = Field(default=0.0, ge=0, description="decoupled (AdamW)")

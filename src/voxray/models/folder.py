@@ -91,11 +91,12 @@ def load_model(model: str | Path, device: torch.device | str = "cpu", overrides:
         raise CheckpointError(f"The model {info.name!r} has no {WEIGHTS} in '{info.path}'.{hint}")
     weights, sha256 = _read_weights(path, info.recipe)
     with torch.device("meta"):  # whatever sizes the recipe names, the comparison takes no memory
-        wanted = info.recipe.build().state_dict()
-    weights = fitted_weights(weights, wanted, path)
+        empty = info.recipe.build()
+    wanted = _kept(empty, empty.state_dict())
+    weights = fitted_weights(_kept(empty, weights), wanted, path)
     with torch.random.fork_rng(devices=[]):  # first weights are drawn, and replaced
         method = info.recipe.build()
-    method.load_state_dict(weights)
+    method.load_state_dict(weights, strict=False)
     return LoadedModel(info, method.to(device).eval(), sha256)
 
 
@@ -127,7 +128,7 @@ def save_model(method: Method, recipe: Recipe, folder: Path, card: str, *, overw
         raise InputError(f"'{folder}' holds other files than a model ({others[0]}, ...): choose another folder.")
     weights = {
         name: tensor.half().contiguous() if tensor.is_floating_point() else tensor
-        for name, tensor in method.state_dict().items()
+        for name, tensor in _kept(method, method.state_dict()).items()
     }
     bad = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
@@ -138,6 +139,11 @@ def save_model(method: Method, recipe: Recipe, folder: Path, card: str, *, overw
         (temporary / WEIGHTS).write_bytes(content)
         (temporary / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
         (temporary / CARD).write_text(card, encoding="utf-8")
+
+
+def _kept(method: Method, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a model needs of all weights."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(method.training_only)}
 
 
 def _places() -> list[Path]:

@@ -15,6 +15,7 @@ from voxray.models.checkpoint import read_checkpoint
 from voxray.models.dvg_release import Weights, autoencoder_weights, unet_weights, without_time
 from voxray.models.folder import fitted_weights, load_model, save_model
 from voxray.recipes import Recipe
+from voxray.recipes.sections import DataRecipe, ViewsRecipe
 
 # The release's files, by their names without ending: the autoencoders hold one network each, the others hold all that
 # was there when they were written. Later files count for more: the last is what the release is evaluated with.
@@ -37,7 +38,9 @@ RELEASE = Recipe(
     name="dvg-release",
     description="DVG-Diffusion for two views (0 and 90 degrees) with the weights that its authors released.",
     method="dvg",
+    data=DataRecipe(views=(ViewsRecipe(names=("pa", "lateral"), setup="xraysyn"),), closed=1.0, augment=False),
     config={
+        "lift": {"kind": "transpose"},
         "new_view": {"angles_deg": [45.0], "own_encoder": True},
         "scale_conditions": False,
         "sampler": {"solver": "ddpm", "steps": 100},

@@ -151,8 +151,9 @@ class _Training:
         recorder = None
         if _is_first_process():
             recorder = Recorder(self.run, names, self.weights, start, self.options, self.progress)
+        variants = min(filter(None, (self.recipe.data.variants, stage.options.variants)), default=0)
         job = StageRun(
-            method=self.method, stage=stage, items=self._items(), variants=self.recipe.data.variants,
+            method=self.method, stage=stage, items=self._items(), variants=variants,
             seed=self.recipe.training.seed, start=start, tensors=checkpoint.tensors if checkpoint is not None else {},
             stop=self.stop, progress=self.progress, after_step=recorder.after_step if recorder is not None else None,
         )  # fmt: skip

@@ -57,10 +57,11 @@ class LiftConfig(MethodConfig):
 
     `path_length` is the paper's back-projection: each voxel receives the ray's value divided by the ray's length in the
     volume; views are summed. `consistent` is ours: the mean anatomy made consistent with the X-rays, which holds
-    what they say at the scale of a CT, for any number of views.
+    what they say at the scale of a CT, for any number of views. `transpose` is the release's, for its weights: ten
+    times the projector's transpose, in voxels, of X-rays from 0 to 1, each by its own minimum and maximum.
     """
 
-    kind: Literal["path_length", "consistent"] = Field(default="path_length", description="see above")
+    kind: Literal["path_length", "consistent", "transpose"] = Field(default="path_length", description="see above")
     scale: float = Field(
         default=1.0, gt=0,
         description="path_length: what a view whose rays see water alone brings; fixed, never the batch's own",

@@ -11,7 +11,7 @@ from voxray.geometry import ViewGeometry
 from voxray.methods.anatomy import Anatomy
 from voxray.methods.dvg.config import LiftConfig
 from voxray.physics.attenuation import MU_WATER_PER_MM, from_unit_range, hu_to_mu, mu_to_hu, to_unit_range
-from voxray.physics.consistency import make_consistent
+from voxray.physics.consistency import Scene, make_consistent
 from voxray.physics.projector import Projector
 
 
@@ -42,6 +42,8 @@ def lift(
         The lifted volume, of values of about 0..1, and what is taken to be around it, per mm.
     """
     scene = anatomy.scene(outside)
+    if config.kind == "transpose":
+        return transposed([_from_0_to_1(image) for image in images], Projector(anatomy.grid, views)), scene.around
     if config.kind == "path_length":
         return back_project(images, Projector(anatomy.grid, views)) * (config.scale / MU_WATER_PER_MM), scene.around
     changes = anatomy.variations(outside, config.lengths_mm)
@@ -49,6 +51,39 @@ def lift(
         scene, images, views, changes, noise=noise or config.noise, iterations=config.iterations
     )  # fmt: skip
     return to_unit_range(mu_to_hu(agreed.scene.mu)), agreed.scene.around
+
+
+def lift_new(
+    config: LiftConfig,
+    anatomy: Anatomy,
+    unit: Float[Tensor, "z y x"],
+    views: ViewGeometry,
+    around: Float[Tensor, "Z Y X"],
+    outside: Outside,
+) -> Float[Tensor, "z y x"]:
+    """Project a volume of 0..1 into new views, and lift what they see: BP(FP(V)) (eq. 8 and 9).
+
+    The release projects the numbers from 0 to 1, in voxels, divides by 10, and lifts them as they are.
+    """
+    if config.kind == "transpose":
+        projector = Projector(anatomy.grid, views)
+        voxel = float(anatomy.grid.spacing_mm.min())
+        return transposed([image / (10 * voxel) for image in projector.forward(unit)], projector)
+    images = Scene(mu_from_unit(unit), anatomy.grid, around, anatomy.support).project(views)
+    return lift(config, anatomy, images, views, outside)[0]
+
+
+def transposed(images: Sequence[Float[Tensor, "_ _"]], projector: Projector) -> Float[Tensor, "z y x"]:
+    """Return ten times the transpose of the projection, lengths being counted in voxels, as the release does it.
+
+    It marches along rays in steps of a tenth of a voxel, with a transpose that is half a voxel off; ours is exact.
+    """
+    return projector.adjoint(images) * (10 / float(projector.grid.spacing_mm.min()))
+
+
+def _from_0_to_1(image: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
+    low, high = image.min(), image.max()
+    return (image - low) / (high - low).clamp_min(1e-12)
 
 
 def back_project(images: Sequence[Float[Tensor, "_ _"]], projector: Projector) -> Float[Tensor, "z y x"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from voxray.data.dataset import TrainingSample
-from voxray.diffusion import GaussianDiffusion, cosine_betas, draw
+from voxray.diffusion import GaussianDiffusion, antithetic_noise, cosine_betas, draw
 from voxray.diffusion.sampling import Between
 from voxray.errors import NumericalError
 from voxray.geometry import ViewGeometry, VolumeGrid
@@ -20,7 +20,7 @@ from voxray.methods.anatomy import Anatomy
 from voxray.methods.base import Estimate, Method, Outside, Progress, about_isocentre, as_volume
 from voxray.methods.dvg.autoencoding import autoencoder_stage
 from voxray.methods.dvg.config import DvgConfig
-from voxray.methods.dvg.lifting import lift, mu_from_unit
+from voxray.methods.dvg.lifting import lift, lift_new, mu_from_unit
 from voxray.methods.dvg.new_view import new_views
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
 from voxray.nets.autoencoder import VQAutoencoder
@@ -42,6 +42,10 @@ class Dvg(Method):
 
     name = "dvg"
     Config = DvgConfig
+    training_only = (
+        "lifted.decoder.", "new.decoder.",
+        *(f"{part}.codebook.{name}" for part in ("ct", "lifted", "new") for name in ("shares", "sums", "started")),
+    )  # fmt: skip
 
     def __init__(self, config: DvgConfig, grid: VolumeGrid) -> None:
         super().__init__(config, grid)
@@ -71,8 +75,7 @@ class Dvg(Method):
 
     def decode_ct(self, latents: Float[Tensor, "b c Z Y X"]) -> Float[Tensor, "b 1 z y x"]:
         """Return volumes of 0..1 from latents of -1..1."""
-        low, high = _range(self.ct)
-        return self.ct.decode((latents + 1) / 2 * (high - low) + low, self.settings.quantise).clamp(0, 1)
+        return self.ct.decode(_unscaled(latents, self.ct), self.settings.quantise).clamp(0, 1)
 
     def encode_lifted(self, lifted: Float[Tensor, "b 1 z y x"], *, new: bool = False) -> Float[Tensor, "b c Z Y X"]:
         """Return z_in, or z_new where `new`: the latents of lifted X-rays (VPGE, eq. 2)."""
@@ -95,9 +98,8 @@ class Dvg(Method):
         outside: Outside,
     ) -> Float[Tensor, "z y x"]:
         """Return the lifted new views of the first volume: V_init = D(G_z), I_new = FP(V_init), BP(I_new)."""
-        first = mu_from_unit(self.decode_ct(z_coarse)[0, 0].float())
-        images = Scene(first, self.grid, around, self.anatomy.support).project(views)
-        return lift(self.settings.lift, self.anatomy, images, views, outside)[0]
+        first = self.decode_ct(z_coarse)[0, 0].float()
+        return lift_new(self.settings.lift, self.anatomy, first, views, around, outside)
 
     def denoise(self, x: Tensor, t: Tensor, conditions: Batch) -> Tensor:
         """Return g(z_in, z_new, x_t, t) (eq. 3): what `denoiser.target` names, before the process turns it into x0."""
@@ -141,17 +143,15 @@ class Dvg(Method):
             item["new_views_um"] = torch.from_numpy(np.rint(vectors * 1000).astype(np.int64))
             item["new_shapes"] = torch.tensor(new.shapes)
             if self.new is not None:
-                seen = Scene(mu_from_unit(unit), self.grid, around, self.anatomy.support).project(new)
-                item["lifted_new"] = lift(self.settings.lift, self.anatomy, seen, new, sample.outside)[0]
+                item["lifted_new"] = lift_new(self.settings.lift, self.anatomy, unit, new, around, sample.outside)
         return item
 
     def _prepare_latents(self, item: Item) -> Item:
-        rest = {key: item[key] for key in ("around", "air", "new_views_um", "new_shapes") if key in item}
-        return {
-            "z_ct": self.encode_ct(item["ct"][None, None])[0],
-            "z_in": self.encode_lifted(item["lifted"][None, None])[0],
-            **rest,
-        }
+        kept = ("around", "air", "new_views_um", "new_shapes")
+        with torch.autocast(item["ct"].device.type, dtype=torch.bfloat16):  # items are kept in half precision anyway
+            z_ct = self.encode_ct(item["ct"][None, None])[0]
+            z_in = self.encode_lifted(item["lifted"][None, None])[0]
+        return {"z_ct": z_ct.float(), "z_in": z_in.float(), **{key: item[key] for key in kept if key in item}}
 
     def _prepare_dual(self, item: Item) -> Item:
         outside: Outside = "air" if bool(item["air"]) else "body"
@@ -208,8 +208,9 @@ class Dvg(Method):
     ) -> Estimate:
         """Return the mean of several samples (`ensemble`), and their standard deviation.
 
-        Without a denoiser there is one result and no spread. Where `consistency.final` says so, each sample is made to
-        agree with the X-rays, and so is their mean.
+        Samples come in pairs of opposite noise, for the sake of their mean (`antithetic_noise`). Without a denoiser
+        there is one result and no spread. Where `consistency.final` says so, each sample is made to agree with the
+        X-rays, and so is their mean.
         """
         config = self.settings
         radiograph, centre_mm = about_isocentre(radiograph)
@@ -270,7 +271,7 @@ class Dvg(Method):
                 return self.denoise(x, t, repeated)
 
         return draw(
-            self.process, self.settings.sampler, denoise, shape,
+            self.process, self.settings.sampler, denoise, antithetic_noise(shape, rng),
             rng=rng, device=z_in.device, between=between,
         )  # fmt: skip
 
@@ -285,7 +286,7 @@ class Dvg(Method):
         if not bool(torch.isfinite(mean.mu).all()):
             raise NumericalError("The reconstruction is not finite: are the X-rays line integrals of a usual size?")
         volumes = [as_volume(scene, grid) for scene in scenes]
-        std = torch.stack([volume.hu for volume in volumes]).std(0) if len(volumes) > 1 else None
+        std = torch.stack([volume.hu for volume in volumes]).std(0, correction=0) if len(volumes) > 1 else None
         return Estimate(
             volume=as_volume(mean, grid),
             samples=tuple(volumes[:samples]) if min(samples, len(volumes)) > 1 else (),
@@ -318,3 +319,8 @@ def _range(network: VQAutoencoder) -> tuple[Tensor, Tensor]:
 def _scaled(latents: Tensor, network: VQAutoencoder) -> Tensor:
     low, high = _range(network)
     return 2 * (latents - low) / (high - low) - 1
+
+
+def _unscaled(latents: Tensor, network: VQAutoencoder) -> Tensor:
+    low, high = _range(network)
+    return (latents + 1) / 2 * (high - low) + low

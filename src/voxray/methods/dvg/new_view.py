@@ -3,6 +3,7 @@
 import numpy as np
 
 from voxray.geometry import ViewGeometry
+from voxray.geometry.axial import primary_angles_deg, widest_gap_deg
 from voxray.methods.dvg.config import NewViewConfig
 
 
@@ -19,29 +20,14 @@ def new_views(views: ViewGeometry, config: NewViewConfig) -> ViewGeometry:
     Returns:
         One view for each angle, with the distances and the detector of the first.
     """
-    sources = views.source_mm - views.isocentre()
-    angles = np.rad2deg(np.arctan2(sources[:, 1], sources[:, 0]))
-    turns = (angles - angles[0] + 180) % 360 - 180
+    angles = primary_angles_deg(views)
     if config.angles_deg is None:
-        return _turned(views, [_widest_gap(turns)])
+        return _turned(views, [widest_gap_deg(angles) - angles[0]])
+    turns = (angles - angles[0] + 180) % 360 - 180
     turns = np.where(np.abs(turns) > 90 + 1e-6, turns - np.copysign(180, turns), turns)  # of the axes
     others = turns[np.abs(turns) > 1e-6]
     towards = np.sign(others[0]) if len(others) else 1.0  # from PA to a left lateral: from +y to -x
     return _turned(views, [float(towards * angle) for angle in config.angles_deg])
-
-
-def _widest_gap(turns: np.ndarray) -> float:
-    """Return the middle of the widest gap between axes; of equals, the one that is nearest to all sources.
-
-    So 0 and 90 degrees give 45, and not 135, whichever of the two comes first.
-    """
-    axes = np.sort(turns % 180)
-    gaps = np.diff(np.append(axes, axes[0] + 180))
-    middles = (axes + gaps / 2)[gaps > gaps.max() - 1e-6]
-    if len(middles) > 1:
-        middles = np.concatenate([middles, middles - 180])
-    distances = np.abs((middles[:, None] - turns + 180) % 360 - 180).sum(1)
-    return float(middles[np.argmax(distances < distances.min() + 1e-6)])
 
 
 def _turned(views: ViewGeometry, degrees: list[float]) -> ViewGeometry:
