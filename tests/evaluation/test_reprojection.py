@@ -8,9 +8,10 @@ import torch
 from small_models import SETUP
 from trial_maker import BODY, GRID, chest, make_trial
 
-from voxray.evaluation.reprojection import METRICS, primary_angles_deg, projected, unseen_view, views_at
+from voxray.evaluation.reprojection import METRICS, projected, unseen_view, views_at
 from voxray.evaluation.trial import Trial
 from voxray.geometry import ViewGeometry
+from voxray.geometry.axial import primary_angles_deg
 from voxray.physics.attenuation import MU_WATER_PER_MM
 
 PARALLEL = ViewGeometry.parallel([0.0], pixel_mm=10.0, shape=(32, 32))
@@ -21,13 +22,15 @@ def scores(trial: Trial) -> dict[str, float | None]:
 
 
 @pytest.mark.parametrize(("given", "between"), [
-    ([0], 90), ([30], 120), ([0, 90], 45), ([90, 0], 135), ([0, 270], 45), ([0, 180], 90), ([0, 60, 120], 30),
-    ([0, 30], 105), ([0, 30, 60, 90], 135), ([350, 10], 270),
+    ([0], 90), ([30], 120), ([0, 90], 45), ([90, 0], 45), ([0, 270], -45), ([0, 180], 90), ([0, 60, 120], 30),
+    ([0, 30], 105), ([0, 30, 60, 90], 135), ([350, 10], 90), ([200, 310], -105),
 ])  # fmt: skip
-def test_the_unseen_view_is_in_the_middle_of_the_widest_gap(given: list[float], between: float) -> None:
+def test_N5_the_unseen_view_fills_the_widest_gap_from_the_side_nearest_to_all(
+    given: list[float], between: float
+) -> None:
     view = unseen_view(ViewGeometry.from_angles(given, setup=SETUP))
     assert len(view) == 1
-    assert (primary_angles_deg(view)[0] - between + 90) % 180 - 90 == pytest.approx(0, abs=1e-5)
+    assert primary_angles_deg(view)[0] == pytest.approx(between, abs=1e-4)
 
 
 @pytest.mark.parametrize("names", [["pa"], ["lateral"], ["right_lateral"], ["ap"], ["-30"]])

@@ -14,17 +14,12 @@ from torch import Tensor
 
 from voxray.evaluation.metrics import psnr, residual_rms
 from voxray.evaluation.trial import Metric, Trial
-from voxray.geometry import FloatArray, Setup, ViewGeometry
+from voxray.geometry import Setup, ViewGeometry
+from voxray.geometry.axial import primary_angles_deg, widest_gap_deg
 from voxray.physics import Projector
 from voxray.physics.attenuation import hu_to_mu
 
 Image = Float[Tensor, "rows columns"]
-
-
-def primary_angles_deg(views: ViewGeometry) -> FloatArray:
-    """Return from where each view looks about the patient's axis, as in `ViewGeometry.from_angles`, (views,)."""
-    x, y, _ = (views.isocentre() - views.source_mm).T
-    return np.asarray(np.rad2deg(np.arctan2(x, -y)))
 
 
 def views_at(views: ViewGeometry, angles_deg: Sequence[float]) -> ViewGeometry:
@@ -37,16 +32,11 @@ def views_at(views: ViewGeometry, angles_deg: Sequence[float]) -> ViewGeometry:
 
 
 def unseen_view(views: ViewGeometry) -> ViewGeometry:
-    """Return one view from the middle of the widest gap between the given ones about the patient's axis.
+    """Return one view from the middle of the widest gap between the given ones (`geometry.axial.widest_gap_deg`).
 
-    Opposite views count as one, for parallel rays would see the same: 0 and 90 degrees give 45, 0 alone gives 90.
-    Of gaps that are equally wide, the first after the first view. The choice is ours.
+    So 0 and 90 degrees give 45, and 0 alone gives 90. The choice is ours.
     """
-    angles = primary_angles_deg(views)
-    axes = np.sort((angles - angles[0]).round(6) % 180)
-    gaps = np.diff(np.append(axes, 180.0)).round(6)
-    widest = int(np.argmax(gaps))
-    return views_at(views, [angles[0] + axes[widest] + gaps[widest] / 2])
+    return views_at(views, [widest_gap_deg(primary_angles_deg(views))])
 
 
 @lru_cache(maxsize=2)

@@ -12,8 +12,9 @@ import numpy as np
 from skimage.metrics import structural_similarity
 
 from voxray.evaluation.metrics import psnr
-from voxray.evaluation.reprojection import Image, image_range, primary_angles_deg, projected, views_at
+from voxray.evaluation.reprojection import Image, image_range, projected, views_at
 from voxray.evaluation.trial import Metric, Trial
+from voxray.geometry.axial import primary_angles_deg
 
 # Closer than this, two views are the same.
 _SAME_DEG = 0.5
