@@ -11,21 +11,17 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from scipy import ndimage
 from torch import Tensor
 
-from voxray.data.body_mask import body_mask, largest_part
+from voxray.data.body_mask import body_mask
+from voxray.data.lungs import LUNG_BELOW_HU, lung_mask
 from voxray.errors import InputError
 from voxray.evaluation.metrics import HU_RANGE, mae_hu, psnr
 from voxray.evaluation.trial import Metric, Trial
 from voxray.images import CTVolume
 
-# Air and lung are below, fat is above: the threshold of the body mask.
-LUNG_BELOW_HU = -400.0
 # Cancellous bone at 2.5 mm begins below, muscle and blood without contrast agent end far below.
 BONE_ABOVE_HU = 200.0
-# Air beyond the skin, in the margin of the body mask, is no lung.
-SKIN_MM = 5.0
 # Usual windows of a chest CT: level -600 and width 1500, level 400 and width 1800 HU.
 LUNG_WINDOW_HU = (-1350.0, 150.0)
 BONE_WINDOW_HU = (-500.0, 1300.0)
@@ -39,8 +35,7 @@ class Regions:
 
     Attributes:
         body: the patient, lungs and gas included (`data.body_mask`).
-        lung: the largest two parts below -400 HU, 5 mm or more within the skin; airways that are joined to them are
-            part of them, vessels denser than that are not.
+        lung: see `data.lungs.lung_mask`.
         soft: from -400 to 200 HU, without the lungs.
         bone: above 200 HU; blood with contrast agent and metal are above that, too.
     """
@@ -63,20 +58,10 @@ def regions_of(volume: CTVolume) -> Regions:
         body = body_mask(volume)
     except InputError:
         body = torch.zeros_like(hu, dtype=torch.bool)
-    lung = _lungs(volume, body)
+    spacing_mm = volume.grid.spacing_mm[::-1]
+    lung = torch.from_numpy(lung_mask(hu.numpy(), body.numpy(), spacing_mm, cut_off=True))
     tissue = body & ~lung & (hu >= LUNG_BELOW_HU)
     return Regions(body, lung, soft=tissue & (hu <= BONE_ABOVE_HU), bone=tissue & (hu > BONE_ABOVE_HU))
-
-
-def _lungs(volume: CTVolume, body: Bool[Tensor, "z y x"]) -> Bool[Tensor, "z y x"]:
-    """Keep the largest part of the air within, and the second where it is at least a tenth of it (`data.lungs`)."""
-    reach = [max(1, round(SKIN_MM / mm)) for mm in volume.grid.spacing_mm[1::-1]]
-    disc = torch.ones(1, 2 * reach[0] + 1, 2 * reach[1] + 1, dtype=torch.bool).numpy()
-    inner = ndimage.binary_erosion(body.numpy(), disc, border_value=1)
-    air = inner & (volume.hu < LUNG_BELOW_HU).numpy()
-    first = largest_part(air)
-    second = largest_part(air & ~first)
-    return torch.from_numpy(first | second if second.sum() >= 0.1 * first.sum() else first)
 
 
 def dice(one: Bool[Tensor, "*shape"], other: Bool[Tensor, "*shape"]) -> float | None:
