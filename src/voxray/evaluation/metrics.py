@@ -87,7 +87,7 @@ def gaussian_ssim3d(image: Float[Tensor, "z y x"], truth: Float[Tensor, "z y x"]
     )  # fmt: skip
 
 
-def mae_hu(image: Float[Tensor, "z y x"], truth: Float[Tensor, "z y x"]) -> float:
+def mae_hu(image: Float[Tensor, "*shape"], truth: Float[Tensor, "*shape"]) -> float:
     """Return the mean absolute difference in HU, both clipped to `HU_RANGE`."""
     low, high = HU_RANGE
     return float((image.clamp(low, high) - truth.clamp(low, high)).abs().mean())
