@@ -18,7 +18,7 @@ from voxray.data.store import CaseRecord
 from voxray.errors import InputError
 from voxray.evaluation.planes import Planes
 from voxray.evaluation.results import Evaluation, Row
-from voxray.images.atomic import TEMPORARY_PREFIX, atomic_path, refuse_existing, write_text_atomic
+from voxray.images.atomic import TEMPORARY_PREFIX, atomic_path, make_folder, refuse_existing, write_text_atomic
 from voxray.images.disclaimer import made_by
 from voxray.images.reading import reading
 
@@ -106,11 +106,8 @@ class ResultsFolder:
             found._clear("*")
         else:
             refuse_existing(path, overwrite=False)
-        try:
-            for name in (_TRIALS, _TRUTHS):
-                (path / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"'{path}' cannot be made: {error.strerror}. Choose another folder.") from error
+        for name in (_TRIALS, _TRUTHS):
+            make_folder(path / name)
         write_text_atomic(path / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
         return cls(path, manifest)
 

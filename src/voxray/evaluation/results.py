@@ -1,7 +1,5 @@
 """What an evaluation found: rows of scores."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from voxray.evaluation.csv_text import csv_text
 from voxray.evaluation.protocols import Protocol
 from voxray.geometry import Setup, ViewGeometry
 from voxray.images.atomic import refuse_existing, write_text_atomic
@@ -142,11 +141,10 @@ class Evaluation:
             InputError: if the file exists and may not be overwritten.
         """
         refuse_existing(path, overwrite)
-        last = ("views", "seconds", "memory_mb")
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["case", "protocol", "model", *self.metrics, *last], lineterminator="\n")
-        writer.writeheader()
-        for row in self.rows:
-            named = {name: getattr(row, name) for name in ("case", "protocol", "model", *last)}
-            writer.writerow(named | {metric: row.scores.get(metric) for metric in self.metrics})
-        write_text_atomic(path, text.getvalue())
+        columns = ("case", "protocol", "model", *self.metrics, "views", "seconds", "memory_mb")
+        rows = (
+            (row.case, row.protocol, row.model, *map(row.scores.get, self.metrics), row.views, row.seconds,
+             row.memory_mb)
+            for row in self.rows
+        )  # fmt: skip
+        write_text_atomic(path, csv_text(columns, rows))
