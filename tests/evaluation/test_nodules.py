@@ -12,8 +12,10 @@ from small_models import GRID, SETUP, patient, write_store
 from voxray.data.store import Case, Store
 from voxray.errors import InputError
 from voxray.evaluation import nodules
-from voxray.evaluation.nodules import NoduleResult, NoduleRow, auc, nodule_test
+from voxray.evaluation.nodule_results import NODULES, NoduleResult, NoduleRow, auc, read_nodules
+from voxray.evaluation.nodules import nodule_test
 from voxray.evaluation.protocols import make_xrays
+from voxray.evaluation.results import Group
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.base import Estimate, Method, MethodConfig
@@ -57,7 +59,8 @@ def run(
         return radiograph, outside
 
     monkeypatch.setattr(nodules, "make_xrays", spied)
-    return nodule_test(method, store, store.cases(), VIEWS, protocol, **kwargs)  # type: ignore[arg-type]
+    group = Group(protocol, "pa,lateral", "oracle")  # type: ignore[arg-type]
+    return nodule_test(method, store, store.cases(), VIEWS, group, **kwargs)  # type: ignore[arg-type]
 
 
 def test_the_truth_recovers_everything(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,16 +153,57 @@ def test_a_trace_of_a_nodule_that_no_one_could_see_is_not_detected() -> None:
 
 
 def test_the_table_holds_every_nodule(tmp_path: Path) -> None:
-    row = NoduleRow("a", 3, 1.0, 2.0, 3.0, 16.0, 800.0, -700.0, -900.0, 0.25)
+    row = NoduleRow("a", "closed", "m", "pa,lateral", 3, 1.0, 2.0, 3.0, 16.0, 800.0, -700.0, -900.0, 0.25)
     path = tmp_path / "nodules.csv"
     NoduleResult((row,)).write_csv(path)
     with path.open(newline="") as file:
         assert list(csv.DictReader(file)) == [{
-            "case": "a", "site": "3", "x_mm": "1.0", "y_mm": "2.0", "z_mm": "3.0", "diameter_mm": "16.0",
+            "case": "a", "protocol": "closed", "model": "m", "views": "pa,lateral", "site": "3",
+            "x_mm": "1.0", "y_mm": "2.0", "z_mm": "3.0", "diameter_mm": "16.0",
             "inserted_hu": "800.0", "with_hu": "-700.0", "without_hu": "-900.0", "recovery": "0.25",
         }]  # fmt: skip
+    assert NoduleResult.read_csv(path).rows == (row,)
     with pytest.raises(InputError, match="exists already"):
         NoduleResult(()).write_csv(path)
+
+
+def planted(model: str, recoveries: list[float], size: float = 16.0) -> NoduleResult:
+    return NoduleResult(tuple(
+        NoduleRow("a", "closed", model, "pa", i, 0.0, 0.0, 0.0, size, 800.0, -900.0 + 800 * part, -900.0, part)
+        for i, part in enumerate(recoveries)
+    ))  # fmt: skip
+
+
+def test_lines_are_of_one_model_and_one_diameter() -> None:
+    rows = (*planted("m", [0.0, 1.0]).rows, *planted("n", [1.0]).rows, *planted("m", [0.5, 0.5], 24.0).rows)
+    lines = NoduleResult(rows).summary()
+    found = [(line.group.model, line.diameter_mm, line.sites, line.recovery, line.auc) for line in lines]
+    assert found[0] == ("m", 16, 2, 0.5, 0.75)  # the first site with its nodule draws with the second, which beats it
+    assert found[2] == ("m", 24, 2, 0.5, 1)
+    assert found[1][:4] == ("n", 16, 1, 1)
+    assert np.isnan([found[1][4], *lines[1].auc_interval, *lines[1].recovery_interval]).all()
+
+
+def test_another_test_of_the_same_model_has_the_name_of_its_folder(tmp_path: Path) -> None:
+    for name, result in (("one", planted("m", [0.0])), ("two", planted("m", [1.0])), ("three", planted("n", [1.0]))):
+        (tmp_path / name).mkdir()
+        result.write_csv(tmp_path / name / NODULES)
+    folders = [tmp_path / name for name in ("one", "two", "three", "two", "nowhere")]
+    found = [(row.model, row.recovery) for row in read_nodules(folders).rows]
+    assert found == [("m", 0), ("m (two)", 1), ("n", 1)]
+
+
+@pytest.mark.parametrize(("line", "old", "new", "says"), [
+    (2, ",16.0,", ",large,", "line 3, diameter_mm: .*a valid number"), (1, "closed", "open", "line 2, protocol: "),
+    (0, "recovery", "found", "line 2, recovery: Field required"),
+])  # fmt: skip
+def test_I13_a_damaged_table_is_named(tmp_path: Path, line: int, old: str, new: str, says: str) -> None:
+    planted("m", [0.0, 1.0]).write_csv(tmp_path / NODULES)
+    lines = (tmp_path / NODULES).read_text().splitlines()
+    lines[line] = lines[line].replace(old, new)
+    (tmp_path / NODULES).write_text("\n".join(lines))
+    with pytest.raises(InputError, match=rf"nodules\.csv' is no table of planted nodules \({says}"):
+        read_nodules([tmp_path])
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

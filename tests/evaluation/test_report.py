@@ -11,6 +11,7 @@ from comparing import OPTIONS, QUICK
 
 from voxray.api import compare, report
 from voxray.errors import InputError
+from voxray.evaluation.nodule_results import NODULES, NoduleResult, NoduleRow
 from voxray.evaluation.published import table_named
 from voxray.evaluation.report.build import Section, ranked_cases, render
 from voxray.evaluation.report.collection import Collection
@@ -150,6 +151,35 @@ def test_what_is_no_result_or_no_model_is_said(compared: Path, tmp_path: Path) -
         report([tmp_path], tmp_path / "r.html")
     with pytest.raises(InputError, match="There is no model 'nobody' in these results; there are small"):
         report([compared], tmp_path / "r.html", reference="nobody")
+
+
+# ---------------------------------------------------------------- planted nodules
+
+
+def test_planted_nodules_have_a_section_where_a_folder_holds_them(compared: Path, tmp_path: Path) -> None:
+    rows = [
+        NoduleRow("a", "closed", "m", "pa", i, 0.0, 0.0, 0.0, size, 800.0, -900.0 + 800 * part, -900.0, part)
+        for size in (16.0, 32.0) for i, part in enumerate((0.1, 0.2, 0.3))
+    ]  # fmt: skip
+    planted = tmp_path / "planted"
+    planted.mkdir()
+    NoduleResult(tuple(rows)).write_csv(planted / NODULES)
+    with pytest.raises(InputError, match="planted nodules alone are no report"):
+        report([planted], tmp_path / "r.html")
+    page, tex, _ = report([compared, planted], tmp_path / "r.html")
+    section = page.read_text(encoding="utf-8").partition(". Planted nodules</h2>")[2].partition("</section>")[0]
+    cells = re.findall(r"<td>(.*?)</td>", section)
+    assert cells[:6] == ["m", "closed", "pa", "16", "3", "800"]
+    assert cells[6].startswith("0.20<small>[0.1")
+    assert cells[7] == "1.00<small>[1.00, 1.00]</small>"
+    assert section.count("<tr") == 1 + 2
+    assert section.count("data:image/svg+xml") == 1
+    assert "fewer than 30 sites" in section
+    assert "Spheres of soft tissue" in tex.read_text()
+
+
+def test_without_planted_nodules_there_is_no_such_section(html: str) -> None:
+    assert "Planted nodules" not in html
 
 
 # ---------------------------------------------------------------- tables

@@ -14,11 +14,13 @@ import torch
 
 from voxray.api.checks import checked_seed, chosen_device
 from voxray.api.evaluating import EvaluateOptions, bench_quality, compare, evaluate, report
+from voxray.api.nodules import NoduleOptions, nodule_test
 from voxray.data.options import PrepareOptions
 from voxray.data.prepare import PrepareSummary, Progress, prepare
 from voxray.data.store import Store
 from voxray.defaults import DEFAULT_MODEL
 from voxray.errors import InputError, NotFiniteError, NumericalError, VoxrayWarning
+from voxray.evaluation.nodule_results import NoduleResult
 from voxray.evaluation.results import Evaluation
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
@@ -38,9 +40,10 @@ from voxray.recipes import Recipe, load_recipe
 from voxray.training import TrainOptions, TrainSummary, train_recipe
 
 __all__ = [
-    "EvaluateOptions", "Evaluation", "PrepareOptions", "PrepareSummary", "ReadOptions", "Reconstruction",
-    "TrainOptions", "TrainSummary",
-    "bench_quality", "compare", "evaluate", "list_models", "prepare", "project", "reconstruct", "report", "train",
+    "EvaluateOptions", "Evaluation", "NoduleOptions", "NoduleResult", "PrepareOptions", "PrepareSummary",
+    "ReadOptions", "Reconstruction", "TrainOptions", "TrainSummary",
+    "bench_quality", "compare", "evaluate", "list_models", "nodule_test", "prepare", "project", "reconstruct",
+    "report", "train",
 ]  # fmt: skip
 
 

@@ -222,7 +222,7 @@ def report(
     """Write one HTML file about results, with LaTeX and CSV tables beside it.
 
     Args:
-        folders: made by `evaluate` or `compare`.
+        folders: made by `evaluate` or `compare`; what `nodule_test` wrote may lie in them, or in others.
         out: the HTML file.
         reference: model that the others are tested against; None for the first.
         title: what stands on top.

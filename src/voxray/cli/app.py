@@ -11,6 +11,7 @@ from voxray.cli.evaluating import bench, compare, evaluate, report
 from voxray.cli.import_weights import import_weights
 from voxray.cli.info import info
 from voxray.cli.learning import models, train
+from voxray.cli.nodules import nodules
 from voxray.cli.output import notes_shown, show
 from voxray.cli.prepare import prepare
 from voxray.cli.project import project
@@ -24,7 +25,8 @@ app = typer.Typer(
     help="From X-ray images to a CT volume. Research software, not a medical device.",
 )
 for _command in (
-    reconstruct, project, prepare, train, evaluate, compare, report, models, import_weights, demo, info, doctor,
+    reconstruct, project, prepare, train, evaluate, compare, nodules, report, models, import_weights, demo, info,
+    doctor,
 ):  # fmt: skip
     app.command()(_command)
 app.add_typer(bench, name="bench")

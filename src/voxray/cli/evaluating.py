@@ -180,7 +180,7 @@ def _shown(mean: float, std: float) -> str:
 
 
 def report(
-    folders: Annotated[list[Path], Argument(help="Results of `voxray evaluate` or `voxray compare`.")],
+    folders: Annotated[list[Path], Argument(help="Results of `voxray evaluate`, `compare` or `nodules`.")],
     out: Annotated[Path, Option("--out", "-o", help="HTML file; LaTeX and CSV tables are written beside it.")] = Path(
         "report.html"
     ),

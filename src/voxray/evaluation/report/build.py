@@ -7,6 +7,8 @@ from pathlib import Path
 
 from voxray.errors import InputError
 from voxray.evaluation.catalogue import HEADLINE, metric_named
+from voxray.evaluation.folder import MANIFEST
+from voxray.evaluation.nodule_results import NODULES, NoduleResult, read_nodules
 from voxray.evaluation.protocols import Protocol
 from voxray.evaluation.published import published_tables
 from voxray.evaluation.report import tables
@@ -46,7 +48,7 @@ def build_report(
     """Write a report about folders of results.
 
     Args:
-        folders: made by `evaluate` or `compare`.
+        folders: made by `evaluate` or `compare`; what `nodule_test` wrote may lie in them, or in others.
         out: the HTML file; `.tex` and `.csv` are written beside it.
         reference: model that the others are tested against; None for the first.
         title: what stands on top.
@@ -60,11 +62,17 @@ def build_report(
     """
     for path in _outputs(out):
         refuse_existing(path, overwrite)
-    collection = Collection.open(folders)
+    results = [folder for folder in folders if (folder / MANIFEST).is_file() or not (folder / NODULES).is_file()]
+    if not results:
+        raise InputError(
+            f"{', '.join(map(str, folders))}: planted nodules alone are no report; give a folder of `voxray evaluate` "
+            "or `voxray compare`, too."
+        )
+    collection, planted = Collection.open(results), read_nodules(folders)
     reference = checked_reference(collection, reference)
     sections = [
         *_scores(collection, reference), _published(collection), _cases(collection, reference), _curves(collection),
-        _calibration(collection), _costs(collection), *_details(collection),
+        _calibration(collection), _nodules(planted), _costs(collection), *_details(collection),
     ]  # fmt: skip
     kept = [section for section in sections if section.tables or section.figures]
     return write_report(out, title or "Evaluation of CT reconstruction from X-rays", collection, kept)
@@ -209,6 +217,20 @@ def _calibration(collection: Collection) -> Section:
             drawn.append(Figure(uri, f"{protocol.capitalize()} protocol, {views}: mean over cases."))
     text = "How often the truth lies within the intervals that a model's standard deviation promises."
     return Section("Calibration of the uncertainty", text, figures=tuple(drawn))
+
+
+def _nodules(planted: NoduleResult) -> Section:
+    lines = planted.summary()
+    if not lines:
+        return Section("Planted nodules")
+    from voxray.evaluation.report import figures
+
+    text = (
+        "Whether a model shows what no other chest has: spheres of soft tissue are put into the lungs of the scans, "
+        "and X-rays made with and without them are reconstructed."
+    )
+    drawn = Figure(figures.nodules(lines), "Bands: 95 % bootstrap intervals over sites. Dotted: nothing is shown.")
+    return Section("Planted nodules", text, (tables.nodules(lines),), (drawn,))
 
 
 def _costs(collection: Collection) -> Section:

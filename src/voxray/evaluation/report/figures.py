@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from voxray.evaluation.catalogue import metric_named
+from voxray.evaluation.nodule_results import NoduleLine
 from voxray.evaluation.planes import NAMES, Planes
 from voxray.evaluation.protocols import Protocol
 from voxray.evaluation.published import heading
@@ -134,6 +135,34 @@ def calibration(evaluation: Evaluation, protocol: Protocol, views: str) -> str |
                               color=colours[group.model], label=f"{group.model}, {where}")  # fmt: skip
         axes.set(xlim=(0, 100), ylim=(0, 100), xlabel="interval, %", ylabel="truth within it, %", aspect="equal")
         axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+        figure.tight_layout()
+        return _svg(figure)
+
+
+def nodules(lines: Sequence[NoduleLine]) -> str:
+    """Draw recovery and AUC of planted nodules over their diameter, with intervals."""
+    groups = list(dict.fromkeys(line.group for line in lines))
+    settings = list(dict.fromkeys((group.protocol, group.views) for group in groups))
+    colours = colours_of([group.model for group in groups])
+    with matplotlib.rc_context(_STYLE):
+        figure = _figure(7.6, 2.9)
+        panels = (("recovery", 0.0, "contrast recovery"), ("auc", 0.5, "AUC, nodule against none"))
+        for i, (name, nothing, title) in enumerate(panels):
+            axes = figure.add_subplot(1, 2, i + 1)
+            axes.axhline(nothing, color=_GREY, linewidth=0.8, linestyle=":")
+            for group in groups:
+                mine = sorted((line for line in lines if line.group == group), key=lambda line: line.diameter_mm)
+                sizes, values = [line.diameter_mm for line in mine], [getattr(line, name) for line in mine]
+                ends = np.array([getattr(line, f"{name}_interval") for line in mine]).T
+                style = ("-", "--", ":", "-.")[settings.index((group.protocol, group.views)) % 4]
+                label = f"{group.model}, {group.protocol}, {group.views}" if len(settings) > 1 else group.model
+                axes.plot(sizes, values, style, marker="o", markersize=3, color=colours[group.model], linewidth=1.2,
+                          label=label)  # fmt: skip
+                axes.fill_between(sizes, *ends, color=colours[group.model], alpha=0.12)
+            axes.set(xlabel="diameter, mm", ylabel=title)
+            axes.set_xticks(sorted({line.diameter_mm for line in lines}))
+        axes.set_ylim(top=1.02)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
         figure.tight_layout()
         return _svg(figure)
 
