@@ -8,18 +8,29 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from voxray.api import evaluate, list_models, prepare, project, reconstruct, train
+    from voxray.api import (
+        compare,
+        evaluate,
+        list_models,
+        nodule_test,
+        prepare,
+        project,
+        reconstruct,
+        report,
+        train,
+    )
     from voxray.geometry import ViewGeometry, VolumeGrid
     from voxray.images import CTVolume, Radiograph
 
 _HOME = {
-    "reconstruct": "api", "project": "api", "prepare": "api", "train": "api", "evaluate": "api", "list_models": "api",
+    "reconstruct": "api", "project": "api", "prepare": "api", "train": "api", "evaluate": "api", "compare": "api",
+    "nodule_test": "api", "report": "api", "list_models": "api",
     "ViewGeometry": "geometry", "VolumeGrid": "geometry", "CTVolume": "images", "Radiograph": "images",
 }  # fmt: skip
 
 __all__ = [
-    "CTVolume", "Radiograph", "ViewGeometry", "VolumeGrid", "evaluate", "list_models", "prepare", "project",
-    "reconstruct", "train",
+    "CTVolume", "Radiograph", "ViewGeometry", "VolumeGrid", "compare", "evaluate", "list_models", "nodule_test",
+    "prepare", "project", "reconstruct", "report", "train",
 ]  # fmt: skip
 
 

@@ -17,7 +17,8 @@ from voxray.images.xray import ReadOptions
 
 Cli = Callable[..., object]
 COMMANDS = (
-    "reconstruct", "project", "prepare", "train", "evaluate", "models", "import-weights", "demo", "info", "doctor",
+    "reconstruct", "project", "prepare", "train", "evaluate", "compare", "nodules", "report", "bench", "models",
+    "import-weights", "demo", "info", "doctor",
 )  # fmt: skip
 
 

@@ -16,7 +16,8 @@ from voxray.data.resample import resample
 from voxray.data.store import Case, Store
 from voxray.errors import GeometryError, InputError, ModelError
 from voxray.evaluation.protocols import PHOTONS, make_xrays
-from voxray.evaluation.run import Evaluation, Row, evaluate_method
+from voxray.evaluation.results import Evaluation, Group, Row
+from voxray.evaluation.run import evaluate_method
 from voxray.geometry import Setup, ViewGeometry, VolumeGrid
 from voxray.images import CTVolume
 from voxray.models import save_model
@@ -121,7 +122,9 @@ def test_more_views_tell_more_and_each_beats_the_plain_mean(places: tuple[Path, 
     model, store = places
     scores = []
     for views in (1, 2, 4):
-        lines = evaluate(model, store, protocols=["closed"], views=views, setup=SETUP).summary()
+        lines = evaluate(
+            model, store, protocols=["closed"], views=views, setup=SETUP, metrics=["psnr3d", "mae_hu", "residual"]
+        ).summary()
         table = {line.model: line for line in lines}
         scores.append(table["model"].means["psnr3d"])
         assert table["model"].cases == 4
@@ -133,7 +136,7 @@ def test_more_views_tell_more_and_each_beats_the_plain_mean(places: tuple[Path, 
 
 
 def test_clinical_xrays_tell_more_than_the_plain_mean(places: tuple[Path, Path]) -> None:
-    lines = evaluate(*places, protocols=["clinical"], setup=SETUP).summary()
+    lines = evaluate(*places, protocols=["clinical"], setup=SETUP, metrics=["psnr3d"]).summary()
     assert [line.model for line in lines] == ["model", "mean"]
     assert lines[0].means["psnr3d"] > lines[1].means["psnr3d"] + 1
 
@@ -144,12 +147,12 @@ def test_D2_a_case_scores_the_same_alone_and_among_others(places: tuple[Path, Pa
     for cases in (["phantom20", "phantom21"], ["phantom21", "phantom20"], ["phantom20"]):
         calls: list[tuple[int, int]] = []
         found = evaluate_method(
-            method, "m", store, cases, ViewGeometry.biplanar(setup=TINY), ("closed", "clinical"),
+            method, "m", store, cases, ViewGeometry.biplanar(setup=TINY), ("closed", "clinical"), metrics=["main"],
             progress=lambda *at, calls=calls: calls.append(at),
         )  # fmt: skip
-        assert calls == [(i + 1, 2 * len(cases)) for i in range(2 * len(cases))]
+        assert calls == [(i + 1, 4 * len(cases)) for i in range(4 * len(cases))]
         assert [row.case for row in found.rows] == [name for name in cases for _ in range(4)]
-        mine = [row for row in found.rows if row.case == "phantom20"]
+        mine = [dataclasses.replace(row, seconds=0, memory_mb=0) for row in found.rows if row.case == "phantom20"]
         assert rows.setdefault("phantom20", mine) == mine
     assert [(row.protocol, row.model) for row in rows["phantom20"]] == [
         ("closed", "m"), ("closed", "mean"), ("clinical", "m"), ("clinical", "mean")
@@ -157,28 +160,33 @@ def test_D2_a_case_scores_the_same_alone_and_among_others(places: tuple[Path, Pa
 
 
 def test_rows_become_a_summary_and_a_table(tmp_path: Path) -> None:
-    rows = [
-        Row("a", "closed", "m", 20.0, 0.5, 100.0, 0.1, 0.4), Row("b", "closed", "m", 23.0, 0.7, 90.0, 0.2, None),
-        Row("a", "clinical", "m", math.inf, 0.5, 100.0, 0.1, None),
-    ]  # fmt: skip
-    lines = Evaluation(tuple(rows)).summary()
-    assert [(line.protocol, line.model, line.cases) for line in lines] == [("closed", "m", 2), ("clinical", "m", 1)]
-    assert lines[0].means == pytest.approx(
-        {"psnr3d": 21.5, "ssim": 0.6, "mae_hu": 95.0, "residual": 0.15, "uncertainty": 0.4}
+    rows = (
+        Row("a", "closed", "m", {"psnr3d": 20.0, "uncertainty": 0.4}, "pa", 1.5, 100.0),
+        Row("b", "closed", "m", {"psnr3d": 23.0, "uncertainty": None}, "pa", 2.5, 120.0),
+        Row("a", "clinical", "m", {"psnr3d": math.inf, "uncertainty": None}, "pa"),
+        Row("a", "closed", "m", {"psnr3d": 30.0, "uncertainty": None}, "pa,lateral"),
     )
+    evaluation = Evaluation(rows, ("psnr3d", "uncertainty"))
+    lines = evaluation.summary()
+    assert [(line.group, line.cases) for line in lines] == [
+        (Group("closed", "pa", "m"), 2), (Group("clinical", "pa", "m"), 1), (Group("closed", "pa,lateral", "m"), 1)
+    ]  # fmt: skip
+    assert lines[0].means == pytest.approx({"psnr3d": 21.5, "uncertainty": 0.4})
     assert math.isnan(lines[1].means["uncertainty"])
+    assert lines[1].means["psnr3d"] == math.inf
     assert lines[0].stds["psnr3d"] == pytest.approx(statistics.stdev([20, 23]))
-    assert lines[1].stds["ssim"] == 0
+    assert lines[1].stds["psnr3d"] == 0
+    assert evaluation.scores(Group("closed", "pa", "m"), "uncertainty") == {"a": 0.4}
     path = tmp_path / "rows.csv"
-    Evaluation(tuple(rows)).write_csv(path)
+    evaluation.write_csv(path)
     with path.open(newline="") as file:
         table = list(csv.DictReader(file))
-    assert table[1] == {"case": "b", "protocol": "closed", "model": "m", "psnr3d": "23.0", "ssim": "0.7",
-                        "mae_hu": "90.0", "residual": "0.2", "uncertainty": ""}  # fmt: skip
+    assert table[1] == {"case": "b", "protocol": "closed", "model": "m", "psnr3d": "23.0", "uncertainty": "",
+                        "views": "pa", "seconds": "2.5", "memory_mb": "120.0"}  # fmt: skip
     with pytest.raises(InputError, match="exists already"):
         Evaluation(()).write_csv(path)
-    Evaluation(()).write_csv(path, overwrite=True)
-    assert path.read_text() == "case,protocol,model,psnr3d,ssim,mae_hu,residual,uncertainty\n"
+    Evaluation((), ("psnr3d",)).write_csv(path, overwrite=True)
+    assert path.read_text() == "case,protocol,model,psnr3d,views,seconds,memory_mb\n"
 
 
 # ---------------------------------------------------------------- refusals
@@ -188,6 +196,8 @@ def test_rows_become_a_summary_and_a_table(tmp_path: Path) -> None:
     ("arguments", "error", "message"),
     [
         ({"split": "test"}, InputError, "no split 'test'; it has train, val"),
+        ({"metrics": ["psnr4d"]}, InputError, "no metric 'psnr4d'; the groups of metrics are main"),
+        ({"samples": 0}, InputError, "At least one sample"),
         ({"protocols": ["open"]}, InputError, "no protocol 'open'; the protocols are closed, clinical"),
         ({"views": ["pa", "top"]}, GeometryError, "top"),
         ({"views": 0}, GeometryError, "At least one view"),

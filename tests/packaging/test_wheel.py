@@ -1,4 +1,4 @@
-"""The wheel carries everything that `voxray demo` needs, and works outside the repository."""
+"""The wheel carries everything that voxray needs, and works outside the repository."""
 
 import os
 import subprocess
@@ -25,7 +25,10 @@ def test_T1_the_wheel_holds_models_recipes_examples_and_licence(wheel: Path) -> 
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     source = ROOT / "src"
-    for pattern in ("models/embedded/**/*", "recipes/*.yaml", "examples/**/*", "py.typed", "**/*.py"):
+    for pattern in (
+        "models/embedded/**/*", "recipes/*.yaml", "examples/**/*", "evaluation/*.yaml", "evaluation/report/*.j2",
+        "py.typed", "**/*.py",
+    ):  # fmt: skip
         files = [
             file for file in (source / "voxray").glob(pattern) if file.is_file() and "__pycache__" not in file.parts
         ]

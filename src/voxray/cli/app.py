@@ -7,9 +7,11 @@ import typer
 
 from voxray.cli.demo import demo
 from voxray.cli.doctor import doctor
+from voxray.cli.evaluating import bench, compare, evaluate, report
 from voxray.cli.import_weights import import_weights
 from voxray.cli.info import info
-from voxray.cli.learning import evaluate, models, train
+from voxray.cli.learning import models, train
+from voxray.cli.nodules import nodules
 from voxray.cli.output import notes_shown, show
 from voxray.cli.prepare import prepare
 from voxray.cli.project import project
@@ -22,8 +24,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From X-ray images to a CT volume. Research software, not a medical device.",
 )
-for _command in (reconstruct, project, prepare, train, evaluate, models, import_weights, demo, info, doctor):
+for _command in (
+    reconstruct, project, prepare, train, evaluate, compare, nodules, report, models, import_weights, demo, info,
+    doctor,
+):  # fmt: skip
     app.command()(_command)
+app.add_typer(bench, name="bench")
 
 
 def _show_version(wanted: bool) -> None:

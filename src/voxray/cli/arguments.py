@@ -174,15 +174,10 @@ def check_output(path: Path, overwrite: bool, kind: Literal["folder", "file"] = 
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it.
+    """Make a folder and those above it (`images.atomic`, which loads torch: not for --help)."""
+    from voxray.images import atomic
 
-    Raises:
-        InputError: if that is not possible.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be made: {error.strerror}. Choose another folder.") from error
+    atomic.make_folder(path)
 
 
 def need_one(options: Sequence[str], given: Sequence[bool]) -> None:

@@ -1,9 +1,7 @@
-"""`voxray train`, `voxray evaluate` and `voxray models`."""
+"""`voxray train` and `voxray models`."""
 
-import math
 import os
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,30 +10,16 @@ from typer import Argument, Option
 from voxray.cli.arguments import (
     Device,
     Overrides,
-    Overwrite,
-    Seed,
     check_output,
     flattened,
     make_folder,
-    views_or_count,
 )
-from voxray.cli.output import note, progress, show, show_table
+from voxray.cli.output import note, show, show_table
 from voxray.cli.training_progress import training_progress
 from voxray.errors import InputError
 
 if TYPE_CHECKING:
     from voxray.training import TrainOptions
-
-
-class Protocol(StrEnum):
-    """How the X-rays of an evaluation are made (Typer takes a list of an enumeration, not of literals)."""
-
-    CLOSED = "closed"
-    CLINICAL = "clinical"
-
-
-_HEADINGS = {"psnr3d": "3D PSNR, dB", "ssim": "SSIM", "mae_hu": "MAE, HU", "residual": "residual RMS",
-             "uncertainty": "std / error"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,63 +98,6 @@ def _seconds(text: str) -> float:
         raise InputError(f"--max-time takes hours:minutes:seconds, or a whole number of minutes; not {text!r}.")
     numbers = [int(part) for part in parts]
     return float(numbers[0] * 60 if len(numbers) == 1 else sum(n * 60**i for i, n in enumerate(reversed(numbers))))
-
-
-def evaluate(
-    model: Annotated[str, Argument(help="Name (see `voxray models`) or folder of a model.")],
-    store: Annotated[Path, Argument(help="Made by `voxray prepare`.")],
-    split: Annotated[str, Option(help="Evaluate on these cases of the store; `all` for all.")] = "val",
-    protocol: Annotated[
-        list[Protocol] | None,
-        Option(
-            help="closed: X-rays of the very cube that is scored, without noise; clinical: of the whole scan, with "
-            "noise. Give it again for both; without it: both."
-        ),
-    ] = None,
-    views: Annotated[
-        str, Option(help="Names with commas, or a number: so many, spread evenly over --range-deg from PA.")
-    ] = "pa,lateral",
-    range_deg: Annotated[float, Option(help="Range of a number of views.", min=0, max=360)] = 180.0,
-    setup: Annotated[str, Option(help="Preset of the views: chest, x2ct, perx2ct or xraysyn.")] = "chest",
-    seed: Seed = 0,
-    device: Device = "auto",
-    overrides: Overrides = None,
-    out: Annotated[Path | None, Option("--out", "-o", help="CSV with a line for each case and protocol.")] = None,
-    overwrite: Overwrite = False,
-) -> None:
-    """Measure a model on prepared CTs, beside the plain mean volume."""
-    from voxray.api import evaluate as run
-
-    if out is not None:
-        check_output(out, overwrite, "file")
-    with progress("Evaluating") as draw:
-        evaluation = run(
-            model,
-            store,
-            split=None if split == "all" else split,
-            protocols=[name.value for name in protocol or Protocol],
-            views=views_or_count(views),
-            range_deg=range_deg,
-            setup=setup,
-            seed=seed,
-            device=device,
-            overrides=overrides or (),
-            progress=draw,
-        )
-    rows = [
-        (line.protocol, line.model, line.cases, *(_shown(line.means[m], line.stds[m]) for m in line.means))
-        for line in evaluation.summary()
-    ]
-    columns = [_HEADINGS.get(metric, metric) for metric in evaluation.summary()[0].means] if rows else []
-    show_table(("protocol", "model", "cases", *columns), rows)
-    if out is not None:
-        make_folder(out.parent)
-        evaluation.write_csv(out, overwrite=overwrite)
-        show(str(out))
-
-
-def _shown(mean: float, std: float) -> str:
-    return f"{mean:.4g} ± {std:.2g}" if math.isfinite(mean) else "-"
 
 
 def models() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
@@ -12,8 +12,8 @@ from voxray.errors import InputError
 from voxray.geometry._frozen import FloatArray
 from voxray.images import CTVolume
 
-# Denser than this is not lung; also the threshold of the body mask.
-_LUNG_BELOW_HU = -400.0
+# Air and lung are below, fat is above; also the threshold of the body mask.
+LUNG_BELOW_HU = -400.0
 
 # Less than this is lung bases of an abdominal scan, or bowel gas; adults hold 2 to 6 litres.
 _LEAST_ML = 1000.0
@@ -23,6 +23,25 @@ _SHARE_OF_LARGEST = 0.05
 
 # Air beyond the skin, in the margin of the body mask, is no lung.
 _SKIN_MM = 5.0
+
+
+def lung_mask(
+    hu: Float[np.ndarray, "z y x"], body: Bool[np.ndarray, "z y x"], spacing_mm: FloatArray, *, cut_off: bool = False
+) -> Bool[np.ndarray, "z y x"]:
+    """Mark the lungs: the largest part below -400 HU well within the skin, and the second if more than a tenth of it.
+
+    Airways that are joined to them are part of them, vessels denser than that are not. The rule is our choice.
+
+    Args:
+        hu: axial slices along the first axis.
+        body: the patient (`body_mask`).
+        spacing_mm: sides of a voxel, (z, y, x).
+        cut_off: the body goes on beyond the sides of the volume, which so are no skin, as of a cube cut out of a scan.
+    """
+    steps = [round(_SKIN_MM / mm) for mm in spacing_mm[1:]]
+    square = np.ones((1, 2 * steps[0] + 1, 2 * steps[1] + 1))
+    inner = ndimage.binary_erosion(body, square, border_value=int(cut_off))
+    return _two_largest_parts(inner & (hu < LUNG_BELOW_HU))
 
 
 def lung_centre(volume: CTVolume, mask: Bool[Tensor, "z y x"]) -> FloatArray:
@@ -48,9 +67,7 @@ def lung_centre(volume: CTVolume, mask: Bool[Tensor, "z y x"]) -> FloatArray:
     hu, factors, spacing_mm = block_means(volume)
     share = F.avg_pool3d(mask[None, None].float(), factors, ceil_mode=True, count_include_pad=False)
     body = share[0, 0].numpy() > 0.5
-    steps = [round(_SKIN_MM / mm) for mm in spacing_mm[1:]]
-    inner = ndimage.binary_erosion(body, np.ones((1, 2 * steps[0] + 1, 2 * steps[1] + 1)))
-    lungs = _two_largest_parts(inner & (hu < _LUNG_BELOW_HU))
+    lungs = lung_mask(hu, body, spacing_mm)
     millilitres = float(lungs.sum() * spacing_mm.prod() / 1000)
     if millilitres < _LEAST_ML:
         raise InputError(
@@ -82,7 +99,7 @@ def _box_middle(mask: np.ndarray) -> FloatArray:
 
 
 def _two_largest_parts(mask: np.ndarray) -> np.ndarray:
-    """Keep the largest part, and the second where it is at least a tenth of it."""
+    """Keep the largest part, and the second where it is more than a tenth of it."""
     labels, _ = ndimage.label(mask)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0

@@ -1,93 +1,265 @@
-"""A model on the cases of a store, under named protocols."""
+"""Models on the cases of a store, under named protocols."""
 
-import csv
-import io
+import json
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
-from math import nan
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 
 import torch
 
-from voxray.data.body_mask import AIR_HU
-from voxray.data.store import Case, Store
-from voxray.evaluation.metrics import mae_hu, psnr, rank_correlation, residual_rms, slice_ssim, to_unit_range
+from voxray.data.store import Store, case_path, read_case
+from voxray.errors import GeometryError, VoxrayWarning
+from voxray.evaluation import catalogue
+from voxray.evaluation.cost import Cost, measured
+from voxray.evaluation.folder import ROWS, Manifest, ModelEntry, ResultsFolder, case_sha256
+from voxray.evaluation.planes import Planes
 from voxray.evaluation.protocols import Protocol, make_xrays
+from voxray.evaluation.results import PLAIN_MEAN, Evaluation, Row, ViewSet
+from voxray.evaluation.trial import Trial
+from voxray.evaluation.workers import perform
 from voxray.geometry import ViewGeometry
-from voxray.images import Radiograph
-from voxray.images.atomic import refuse_existing, write_text_atomic
 from voxray.methods.base import Estimate, Method, Outside, check_case
 
-METRICS = ("psnr3d", "ssim", "mae_hu", "residual", "uncertainty")
+Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Row:
-    """What one volume scored.
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """A model that takes part.
 
     Attributes:
-        case, protocol: of the store; see `protocols.make_xrays`.
-        model: the model's name, or "mean" for its plain mean volume.
-        psnr3d: dB over the whole cube, HU -1024..1476 as unit range.
-        ssim: `metrics.slice_ssim` on the same range.
-        mae_hu: mean absolute difference.
-        residual: root mean square difference between X-rays and re-projections (line integrals, no unit).
-        uncertainty: rank correlation of the standard deviation with the absolute error, over the body; None where the
-            model tells none.
+        label: in tables and files.
+        load: returns the method with its weights; picklable, where several processes are to work.
+        sha256: of recipe and weights.
+        overrides: settings of the recipe that were changed.
+        about: the recipe's description.
+        has_mean: it has a plain mean volume.
+        plain: that takes part, not what the model reconstructs.
     """
 
+    label: str
+    load: Callable[[], Method]
+    sha256: str = ""
+    overrides: tuple[str, ...] = ()
+    about: str = ""
+    has_mean: bool = False
+    plain: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One reconstruction to be made and scored."""
+
+    contender: Contender
+    views: ViewSet
+    protocol: Protocol
     case: str
-    protocol: Protocol
-    model: str
-    psnr3d: float
-    ssim: float
-    mae_hu: float
-    residual: float
-    uncertainty: float | None
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Mean and standard deviation of every metric over the cases of one protocol and model; NaN for those without."""
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a task.
 
-    protocol: Protocol
-    model: str
-    cases: int
-    means: dict[str, float]
-    stds: dict[str, float]
+    Attributes:
+        row: None where the method cannot serve the views.
+        planes, truth: central planes of the volume and of the truth.
+        refusal: why it cannot.
+        warnings: what was assumed.
+    """
+
+    row: Row | None
+    planes: Planes | None = None
+    truth: Planes | None = None
+    refusal: str = ""
+    warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """All rows of an evaluation."""
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All of an evaluation.
 
-    rows: tuple[Row, ...]
+    Attributes:
+        store: prepared cases, on the grid of all methods.
+        cases: ids.
+        entries: which contender is given which views.
+        protocols: see `protocols.make_xrays`.
+        metrics: names of metrics or of their groups (`catalogue.select`); none for all.
+        seed: of noise and methods.
+        samples: volumes that a method draws for each case; from two on it knows a standard deviation.
+    """
 
-    def summary(self) -> list[Summary]:
-        """Return one line for each protocol and model, in the order of the rows."""
-        groups = dict.fromkeys((row.protocol, row.model) for row in self.rows)
-        lines = []
-        for protocol, model in groups:
-            rows = [asdict(row) for row in self.rows if (row.protocol, row.model) == (protocol, model)]
-            values = {metric: [row[metric] for row in rows if row[metric] is not None] for metric in METRICS}
-            values = {metric: v or [nan] for metric, v in values.items()}
-            stds = {metric: stdev(v) if len(v) > 1 else 0.0 for metric, v in values.items()}
-            lines.append(Summary(protocol, model, len(rows), {m: mean(v) for m, v in values.items()}, stds))
-        return lines
+    store: Store
+    cases: tuple[str, ...]
+    entries: tuple[tuple[Contender, ViewSet], ...]
+    protocols: tuple[Protocol, ...]
+    metrics: tuple[str, ...] = ()
+    seed: int = 0
+    samples: int = 1
 
-    def write_csv(self, path: Path, *, overwrite: bool = False) -> None:
-        """Write one line a row.
+    def tasks(self) -> list[Task]:
+        """Return what is to be done, one contender after another, so that one at a time is in memory."""
+        return [
+            Task(contender, views, protocol, case)
+            for contender, views in self.entries for protocol in self.protocols for case in self.cases
+        ]  # fmt: skip
+
+    def manifest(self) -> Manifest:
+        """Return what is written down of it."""
+        contenders = {contender.label: contender for contender, _ in self.entries}
+        return Manifest(
+            cases={name: case_sha256(self.store.records[name]) for name in self.cases},
+            models={label: ModelEntry(sha256=c.sha256, overrides=c.overrides, about=c.about)
+                    for label, c in contenders.items()},
+            views={views.name: json.loads(views.geometry.to_json()) for _, views in self.entries},
+            entries=tuple((contender.label, views.name) for contender, views in self.entries),
+            protocols=self.protocols,
+            metrics=tuple(metric.name for metric in catalogue.select(self.metrics)),
+            seed=self.seed,
+            samples=self.samples,
+        )  # fmt: skip
+
+
+@dataclass
+class Examiner:
+    """Does tasks, one after another; the method of the last one stays in memory, and its plain means."""
+
+    store: Path
+    metrics: tuple[str, ...]
+    seed: int
+    samples: int
+    with_planes: bool = False
+    label: str | None = None
+    method: Method | None = None
+    means: dict[tuple[str, Outside], Estimate | None] = field(default_factory=dict)
+    refused: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def __call__(self, task: Task) -> Outcome:
+        """Make the X-rays of a case, reconstruct it, and score the result.
 
         Raises:
-            InputError: if the file exists and may not be overwritten.
+            VoxrayError: if the case or the model cannot be used; that a method refuses the views is an outcome.
         """
-        refuse_existing(path, overwrite)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in self.rows)
-        write_text_atomic(path, text.getvalue())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            outcome = self._outcome(task)
+        told = dict.fromkeys(str(entry.message) for entry in caught if issubclass(entry.category, VoxrayWarning))
+        return replace(outcome, warnings=tuple(told))
+
+    def _outcome(self, task: Task) -> Outcome:
+        served = (task.contender.label, task.views.name)
+        if served in self.refused:
+            return Outcome(None, refusal=self.refused[served])
+        method = self._method(task.contender)
+        case = read_case(case_path(self.store, task.case))
+        check_case(case, method.grid)
+        radiograph, outside = make_xrays(case, task.views.geometry, task.protocol, self.seed)
+        cost = Cost()
+        try:
+            if task.contender.plain:
+                estimate = self._plain_mean(task.views, outside, method)
+            else:
+                rng = torch.Generator().manual_seed(self.seed)
+                with measured(_device_of(method)) as cost:
+                    estimate = method.reconstruct(radiograph, rng=rng, samples=self.samples, outside=outside)
+        except GeometryError as error:
+            self.refused[served] = str(error)
+            return Outcome(None, refusal=str(error))
+        trial = Trial(case, task.protocol, radiograph, outside, estimate)
+        row = Row(
+            task.case, task.protocol, task.contender.label,
+            scores={metric.name: metric.of(trial) for metric in catalogue.select(self.metrics)},
+            views=task.views.name,
+            seconds=None if task.contender.plain else cost.seconds,
+            memory_mb=cost.memory_mb,
+        )  # fmt: skip
+        if not self.with_planes:
+            return Outcome(row)
+        return Outcome(row, Planes.of(estimate.volume), Planes.of(case.volume))
+
+    def _method(self, contender: Contender) -> Method:
+        if self.method is None or self.label != contender.label:
+            self.method = None  # the last one's memory is free before the next one needs it
+            self.method, self.label = contender.load(), contender.label
+            self.means.clear()
+        return self.method
+
+    def _plain_mean(self, views: ViewSet, outside: Outside, method: Method) -> Estimate:
+        key = (views.name, outside)
+        if key not in self.means:
+            self.means[key] = method.plain_mean(views.geometry, outside)
+        mean = self.means[key]
+        if mean is None:
+            raise GeometryError("The model has no plain mean for these views.")
+        return mean
+
+
+def run_plan(
+    plan: Plan,
+    folder: Path | None = None,
+    *,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Make and score every reconstruction of a plan.
+
+    Args:
+        plan: what is to be done.
+        folder: for the results; the same plan goes on there where it was stopped. None keeps nothing.
+        workers: processes.
+        overwrite: replace the results of another plan.
+        progress: called with (reconstructions done, reconstructions), those of an earlier run included.
+
+    Returns:
+        The rows, by case, views, protocol and model.
+
+    Raises:
+        GeometryError: if no model can serve any of the views; what one of several cannot is a `VoxrayWarning`.
+        InputError: if the store's grid is not the models', or the folder holds something else.
+        ResourceError: if a worker was killed.
+    """
+    tasks = plan.tasks()
+    results = ResultsFolder.start(folder, plan.manifest(), overwrite=overwrite) if folder is not None else None
+    left = tasks
+    if results is not None:
+        left = [t for t in tasks if not results.is_done(t.case, t.protocol, t.views.name, t.contender.label)]
+    make = partial(Examiner, plan.store.path, plan.metrics, plan.seed, plan.samples, results is not None)
+    rows: list[Row] = []
+    refusals: dict[tuple[str, str], str] = {}
+    said: set[str] = set()
+    done = len(tasks) - len(left)
+    for task, outcome in perform(make, left, workers):
+        for text in (text for text in outcome.warnings if text not in said):
+            said.add(text)
+            warnings.warn(text, VoxrayWarning, 2)
+        if outcome.row is None:
+            refusals[task.contender.label, task.views.name] = outcome.refusal
+        elif results is None:
+            rows.append(outcome.row)
+        elif outcome.planes is not None and outcome.truth is not None:
+            results.enter(outcome.row, outcome.planes, outcome.truth)
+        done += 1
+        if progress is not None:
+            progress(done, len(tasks))
+    return _finished(plan, rows, results, refusals)
+
+
+def _finished(
+    plan: Plan, rows: list[Row], results: ResultsFolder | None, refusals: dict[tuple[str, str], str]
+) -> Evaluation:
+    manifest = plan.manifest()
+    if results is not None:
+        evaluation = results.evaluation()
+        evaluation.write_csv(results.path / ROWS, overwrite=True)
+    else:
+        evaluation = Evaluation(tuple(manifest.sorted(rows)), manifest.metrics)
+    if refusals and not evaluation.rows:
+        raise GeometryError(next(iter(refusals.values())))
+    for (label, views), reason in refusals.items():
+        warnings.warn(f"{label!r} is left out for the views {views!r}: {reason}", VoxrayWarning, 3)
+    return evaluation
 
 
 def evaluate_method(
@@ -98,8 +270,9 @@ def evaluate_method(
     views: ViewGeometry,
     protocols: Sequence[Protocol],
     *,
+    metrics: Sequence[str] = (),
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Reconstruct every case from X-rays made by each protocol, and score it beside the plain mean.
 
@@ -110,43 +283,35 @@ def evaluate_method(
         cases: ids.
         views: about the origin, which becomes the isocentre of every case.
         protocols: see `protocols.make_xrays`.
+        metrics: as for `Plan`.
         seed: of the noise and of the method.
-        progress: called with (reconstructions done, reconstructions).
+        progress: called with (reconstructions done, reconstructions), plain means included.
 
     Raises:
         InputError: if the store's grid is not the method's.
     """
-    rows: list[Row] = []
-    means: dict[Outside, Estimate | None] = {}  # the same for every case
-    done, total = 0, len(cases) * len(protocols)
-    for case_name in cases:
-        case = store.load(case_name)
-        check_case(case, method.grid)
-        for protocol in protocols:
-            radiograph, outside = make_xrays(case, views, protocol, seed)
-            rng = torch.Generator().manual_seed(seed)
-            estimate = method.reconstruct(radiograph, rng=rng, outside=outside)
-            rows.append(_score(case, protocol, name, estimate, radiograph))
-            if outside not in means:
-                means[outside] = method.plain_mean(views, outside)
-            baseline = means[outside]
-            if baseline is not None:
-                rows.append(_score(case, protocol, "mean", baseline, radiograph))
-            done += 1
-            if progress is not None:
-                progress(done, total)
-    return Evaluation(tuple(rows))
+    alone = Contender(name, lambda: method, has_mean=has_plain_mean(method))
+    views_of = ViewSet(",".join(views.names), views)
+    entries = [(contender, views_of) for contender in with_plain_mean([alone])]
+    return run_plan(
+        Plan(store, tuple(cases), tuple(entries), tuple(protocols), tuple(metrics), seed), progress=progress
+    )
 
 
-def _score(case: Case, protocol: Protocol, model: str, estimate: Estimate, radiograph: Radiograph) -> Row:
-    hu, again = estimate.volume.hu, list(estimate.reprojections)
-    image, truth = to_unit_range(hu), to_unit_range(case.volume.hu)
-    uncertainty = None
-    if estimate.std is not None:
-        uncertainty = rank_correlation(estimate.std.hu, hu - case.volume.hu, case.volume.hu > AIR_HU)
-    return Row(
-        case.id, protocol, model,
-        psnr3d=psnr(image, truth, data_range=1.0), ssim=slice_ssim(image, truth, data_range=1.0),
-        mae_hu=mae_hu(hu, case.volume.hu), residual=residual_rms(again, list(radiograph.images)),
-        uncertainty=uncertainty,
-    )  # fmt: skip
+def has_plain_mean(method: Method) -> bool:
+    """Tell whether a method can answer without any X-ray."""
+    return method.plain_mean(ViewSet.of(["pa"]).geometry, "air") is not None
+
+
+def with_plain_mean(contenders: Sequence[Contender]) -> list[Contender]:
+    """Return the contenders and, at the end, the plain mean of the first of them that has one."""
+    first = next((contender for contender in contenders if contender.has_mean), None)
+    if first is None:
+        return list(contenders)
+    return [*contenders, replace(first, label=PLAIN_MEAN, overrides=(), about=f"Of {first.label}.", plain=True)]
+
+
+def _device_of(method: Method) -> torch.device:
+    """Return where the weights are."""
+    tensor = next((t for t in [*method.parameters(), *method.buffers()]), None)
+    return tensor.device if tensor is not None else torch.device("cpu")

@@ -31,6 +31,18 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
     raise InputError(f"'{path}' exists already: choose another name, or allow it to be overwritten.")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; one that is there stays as it is.
+
+    Raises:
+        InputError: if that is not possible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"'{path}' cannot be made: {error.strerror}. Choose another folder.") from error
+
+
 @contextmanager
 def atomic_path(final: Path) -> Iterator[Path]:
     """Lend a temporary file in the folder of `final`, which takes that name when the block ends well.

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from voxray.errors import InputError, ResourceError
-from voxray.images.atomic import atomic_path, refuse_existing, write_text_atomic
+from voxray.images.atomic import atomic_path, make_folder, refuse_existing, write_text_atomic
 from voxray.images.disclaimer import SYNTHETIC, made_by
 from voxray.images.preview import letters
 from voxray.images.read_geometry import read_geometry
@@ -41,10 +41,7 @@ def write_radiograph(radiograph: Radiograph, folder: Path, *, overwrite: bool = 
         if not _FILE_NAME.fullmatch(name):
             raise InputError(f"The view {name!r} cannot name a file: letters, digits and _ . + - can.")
     refuse_existing(folder, overwrite)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"'{folder}' cannot be made: {error.strerror}. Choose another folder.") from error
+    make_folder(folder)
     _remove_former(folder, radiograph.views.names)
     images = [folder / f"{name}.nii.gz" for name in radiograph.views.names]
     for view, path in enumerate(images):

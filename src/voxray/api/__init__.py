@@ -1,4 +1,4 @@
-"""What voxray does, in five functions."""
+"""What voxray does, in a few functions."""
 
 import json
 import time
@@ -12,14 +12,17 @@ from typing import get_args
 import numpy as np
 import torch
 
+from voxray.api.checks import checked_seed, chosen_device
+from voxray.api.evaluating import EvaluateOptions, bench_quality, compare, evaluate, report
+from voxray.api.nodules import NoduleOptions, nodule_test
 from voxray.data.options import PrepareOptions
 from voxray.data.prepare import PrepareSummary, Progress, prepare
 from voxray.data.store import Store
 from voxray.defaults import DEFAULT_MODEL
-from voxray.errors import InputError, NotFiniteError, NumericalError, ResourceError, VoxrayWarning
-from voxray.evaluation.protocols import check_protocol
-from voxray.evaluation.run import Evaluation, evaluate_method
-from voxray.geometry import Setup, ViewGeometry, VolumeGrid
+from voxray.errors import InputError, NotFiniteError, NumericalError, VoxrayWarning
+from voxray.evaluation.nodule_results import NoduleResult
+from voxray.evaluation.results import Evaluation
+from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.images.read_ct import read_ct
 from voxray.images.read_geometry import read_geometry
@@ -37,9 +40,10 @@ from voxray.recipes import Recipe, load_recipe
 from voxray.training import TrainOptions, TrainSummary, train_recipe
 
 __all__ = [
-    "Evaluation", "PrepareOptions", "PrepareSummary", "ReadOptions", "Reconstruction",
-    "TrainOptions", "TrainSummary",
-    "evaluate", "list_models", "prepare", "project", "reconstruct", "train",
+    "EvaluateOptions", "Evaluation", "NoduleOptions", "NoduleResult", "PrepareOptions", "PrepareSummary",
+    "ReadOptions", "Reconstruction", "TrainOptions", "TrainSummary",
+    "bench_quality", "compare", "evaluate", "list_models", "nodule_test", "prepare", "project", "reconstruct",
+    "report", "train",
 ]  # fmt: skip
 
 
@@ -83,7 +87,7 @@ def reconstruct(
         raise InputError(f"outside is one of {', '.join(get_args(Outside))}, not {outside!r}.")
     if samples < 1:
         raise InputError(f"At least one sample is needed, not {samples}.")
-    rng, chosen = torch.Generator().manual_seed(_checked_seed(seed)), _device(device)
+    rng, chosen = torch.Generator().manual_seed(checked_seed(seed)), chosen_device(device)
     seconds: dict[str, float] = {}
     with _collected_warnings() as told:
         with _timed(seconds, "read"):
@@ -149,7 +153,7 @@ def project(
     mu = hu_to_mu(volume.hu)
     images = projector.forward(mu) if step_voxels is None else ray_march(mu, volume.grid, views, step_voxels)
     if photons is not None:
-        rng = torch.Generator().manual_seed(_checked_seed(seed))
+        rng = torch.Generator().manual_seed(checked_seed(seed))
         images = [add_photon_noise(image, photons, rng=rng) for image in images]
     return Radiograph(tuple(images), views)
 
@@ -187,65 +191,11 @@ def train(
         NumericalError: if a loss is not finite.
     """
     loaded, options = load_recipe(recipe, overrides), options or TrainOptions()
-    _device(options.device)
+    chosen_device(options.device)
     return train_recipe(
         loaded, Store.open(Path(store)), Path(run),
         split=split, resume=resume, force=force, options=options, progress=progress,
     )  # fmt: skip
-
-
-def evaluate(
-    model: str | Path,
-    store: Path | str,
-    *,
-    split: str | None = "val",
-    protocols: Sequence[str] = ("closed", "clinical"),
-    views: Sequence[str] | int = ("pa", "lateral"),
-    range_deg: float = 180.0,
-    setup: str | Setup = "chest",
-    seed: int = 0,
-    device: str = "auto",
-    overrides: Sequence[str] = (),
-    progress: Progress | None = None,
-) -> Evaluation:
-    """Score a model on the cases of a store (see `evaluation.protocols.make_xrays`).
-
-    Args:
-        model: name of a model, or its folder.
-        store: made by `prepare`.
-        split: of the store; None for all cases.
-        protocols: of `closed` and `clinical`.
-        views: names as in `ViewGeometry.from_names`, or a number of views spread evenly over a range from PA.
-        range_deg: that range.
-        setup: a preset of the geometry, or a `Setup`.
-        seed: of noise and method.
-        device: as for `reconstruct`.
-        overrides: as for `reconstruct`.
-        progress: called with (reconstructions done, reconstructions).
-
-    Raises:
-        InputError: if store, split, protocol or views are not valid.
-        ModelError: if the model is not.
-    """
-    names = [check_protocol(name) for name in protocols]
-    if isinstance(views, int):
-        geometry = ViewGeometry.circular(views, range_deg, setup=setup)
-    else:
-        geometry = ViewGeometry.from_names(views, setup=setup)
-    opened = Store.open(Path(store))
-    loaded = load_model(model, _device(device), overrides)
-    cases = opened.cases(split)
-    if not cases:
-        raise InputError(f"'{store}' has no cases to evaluate on.")
-    known = [name for name in cases if opened.records[name].sha256 in loaded.info.recipe.trained_on]
-    if known:
-        warnings.warn(
-            f"The model was trained on {len(known)} of these {len(cases)} cases ({', '.join(known[:5])}): their scores "
-            "say nothing.", VoxrayWarning, 2,
-        )  # fmt: skip
-    return evaluate_method(
-        loaded.method, loaded.info.name, opened, cases, geometry, names, seed=_checked_seed(seed), progress=progress
-    )
 
 
 def _read(
@@ -283,25 +233,6 @@ def _without_counts(radiograph: Radiograph) -> Radiograph:
     if radiograph.kind != "counts":
         return radiograph
     return replace(radiograph, images=tuple(counts_as_line_integrals(radiograph.images)), kind="line_integral")
-
-
-def _checked_seed(seed: int) -> int:
-    if not 0 <= seed < 2**63:
-        raise InputError(f"A seed is a whole number from 0 to 2^63 - 1, not {seed}.")
-    return seed
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ResourceError(f"The device {name!r} cannot be used here; 'cpu' always can.") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ResourceError(f"The device {name!r} is not supported; 'cpu', 'cuda' and 'auto' are.")
-    return device
 
 
 def _check_body_part(radiograph: Radiograph, recipe: Recipe) -> None:

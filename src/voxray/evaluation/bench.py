@@ -1,0 +1,158 @@
+"""The tables of DVG-Diffusion and DX2CT, filled with the models at hand."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxray.evaluation.catalogue import metric_named
+from voxray.evaluation.protocols import Protocol
+from voxray.evaluation.published import Cell, recipes_of, table_named
+from voxray.evaluation.report.tables import NOTHING, Entry, Table, mean_of, published_texts, shown
+from voxray.evaluation.results import Evaluation, Group, ViewSet
+from voxray.evaluation.run import Contender
+from voxray.geometry import Setup
+from voxray.recipes import Recipe
+
+TABLES = ("dvg-1", "dvg-2", "dvg-3", "dvg-5", "dvg-6", "dvg-7", "dx2ct-1", "dx2ct-2")
+
+# As the papers make their X-rays: of the cube that is scored, without noise.
+PROTOCOL: Protocol = "closed"
+
+# DVG-Diffusion without a synthesised view is this method of its Table II, with weights of its own.
+_WITHOUT_NEW_VIEW = "VPGE-Diffusion"
+
+
+@dataclass(frozen=True, eq=False)
+class AtHand:
+    """A model that is at hand.
+
+    Attributes:
+        recipe: what it was made from; its name tells for which published method it stands.
+        vary: returns the model as a contender, with more settings of its recipe changed (none for as it is).
+    """
+
+    recipe: Recipe
+    vary: Callable[[tuple[str, ...]], Contender]
+
+    def stands_for(self, method: str) -> bool:
+        """Tell whether it is voxray's model of a published method."""
+        return self.recipe.name in recipes_of(method)
+
+    def has_new_view(self) -> bool:
+        """Tell whether the angles of its synthesised views can be chosen (a setting of DVG-Diffusion's recipe)."""
+        return self.recipe.config.get("new_view", {}) is not None
+
+    def contender(self, cell: Cell) -> Contender:
+        """Return the model in the variant that a cell is about."""
+        if not cell.new_deg:
+            return self.vary(())
+        angles = ",".join(f"{angle:g}" for angle in cell.new_deg)
+        return self.vary((f"config.new_view.angles_deg=[{angles}]",))
+
+
+def candidates(cell: Cell, models: Sequence[AtHand]) -> list[AtHand]:
+    """Return the models that a cell can be filled with."""
+    method = _WITHOUT_NEW_VIEW if cell.new_deg == () else cell.method
+    return [model for model in models if model.stands_for(method) and (not cell.new_deg or model.has_new_view())]
+
+
+def entries(models: Sequence[AtHand], setup: str | Setup) -> list[tuple[Contender, ViewSet]]:
+    """Return which variant of which model must be given which views, each once.
+
+    A model that stands for no row is given the views of one and of two X-rays.
+    """
+    wanted: dict[tuple[str, str], tuple[Contender, ViewSet]] = {}
+
+    def want(contender: Contender, views: str) -> None:
+        wanted[contender.label, views] = (contender, ViewSet.of(views.split(","), setup=setup))
+
+    for model in models:
+        for views in ("pa", "pa,lateral"):
+            want(model.vary(()), views)
+    for cell in _cells():
+        if metric_named(cell.metric) is not None:
+            for model in candidates(cell, models):
+                want(model.contender(cell), cell.views)
+    order = list(dict.fromkeys(label for label, _ in wanted))  # a model's views one after another: it is loaded once
+    return sorted(wanted.values(), key=lambda entry: order.index(entry[0].label))
+
+
+def metrics() -> tuple[str, ...]:
+    """Return the metrics of all tables, and the headline of voxray."""
+    named = dict.fromkeys(cell.metric for cell in _cells() if metric_named(cell.metric) is not None)
+    return ("psnr3d", *named)
+
+
+def filled(evaluation: Evaluation, name: str, models: Sequence[AtHand]) -> Table:
+    """Return a published table with what was measured beneath each of its rows.
+
+    Args:
+        evaluation: of `entries`.
+        name: one of `TABLES`.
+        models: those that were evaluated.
+    """
+    published = table_named(name)
+    rows: list[tuple[Entry, ...]] = []
+    for label, texts, cells in zip(published.row_names, published_texts(published), published.cells, strict=True):
+        rows.append(tuple(Entry(text, quoted=True) for text in (label, *texts)))
+        rows += _measured(evaluation, cells, [candidates(cell, models) for cell in cells])
+    if published.by_method and not published.ablation:
+        others = [m for m in models if not any(m.stands_for(cell.method) for row in published.cells for cell in row)]
+        for model in others:
+            rows += _measured(evaluation, published.cells[0], [[model]] * len(published.cells[0]))
+    title = f"{published.source.cite}, {published.name}: {published.caption}"
+    most = max((line.cases for line in evaluation.summary()), default=0)
+    notes = (
+        published.caution,
+        published.note,
+        f"Rows of voxray stand beneath the published ones: means of {most} cases.",
+    )
+    columns = ("method" if published.by_method else "", *published.column_names)
+    return Table(title, columns, tuple(rows), tuple(filter(None, notes)), in_pairs=True)
+
+
+def _measured(
+    evaluation: Evaluation, cells: Sequence[Cell], found: Sequence[Sequence[AtHand]]
+) -> list[tuple[Entry, ...]]:
+    """Return a row for each model that can fill cells, or an empty row where there is none."""
+    count = max(map(len, found))
+    if count == 0:
+        return [(Entry("voxray: no such model at hand"), *(Entry(NOTHING) for _ in cells))]
+    rows = []
+    for i in range(count):
+        names = dict.fromkeys(models[i].vary(()).label for models in found if i < len(models))
+        texts = [_text(evaluation, cell, models[i]) if i < len(models) else NOTHING
+                 for cell, models in zip(cells, found, strict=True)]  # fmt: skip
+        rows.append((Entry(f"voxray: {', '.join(names)}"), *map(Entry, texts)))
+    return rows
+
+
+def _text(evaluation: Evaluation, cell: Cell, model: AtHand) -> str:
+    group = Group(PROTOCOL, cell.views, model.contender(cell).label)
+    mean = mean_of(evaluation, group, cell.metric, bootstrap=False)
+    return shown(mean.mean, cell.metric) if mean.cases else NOTHING
+
+
+def _cells() -> list[Cell]:
+    tables = [table_named(name) for name in TABLES]
+    return [cell for table in tables for row in table.cells for cell in row]
+
+
+def write_quality(folder: Path, models: Sequence[AtHand]) -> list[Path]:
+    """Write `quality.html`, `.tex` and `.csv` into a folder of results.
+
+    Raises:
+        InputError: if it holds none.
+    """
+    from voxray.evaluation.report.build import Section, write_report
+    from voxray.evaluation.report.collection import Collection
+
+    collection = Collection.open([folder])
+    sections = [Section(_title(name), tables=(filled(collection.evaluation, name, models),)) for name in TABLES]
+    title = "The tables of DVG-Diffusion and DX2CT"
+    return write_report(folder / "quality.html", title, collection, sections)
+
+
+def _title(name: str) -> str:
+    table = table_named(name)
+    return f"{'DX2CT' if name.startswith('dx2ct') else 'DVG-Diffusion'}, {table.name}: {table.caption}"

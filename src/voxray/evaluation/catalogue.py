@@ -1,0 +1,57 @@
+"""All metrics, by name and by group."""
+
+from collections.abc import Sequence
+
+from voxray.errors import InputError
+from voxray.evaluation import (
+    calibration,
+    conventions,
+    lpips,
+    metrics,
+    perceptual,
+    regions,
+    reprojection,
+    view_synthesis,
+)
+from voxray.evaluation.trial import Metric
+
+GROUPS: dict[str, tuple[Metric, ...]] = {
+    "main": metrics.METRICS,
+    "conventions": conventions.METRICS,
+    "lpips": lpips.METRICS,
+    "perceptual": perceptual.METRICS,
+    "regions": regions.METRICS,
+    "calibration": calibration.METRICS,
+    "reprojection": reprojection.METRICS,
+    "views": view_synthesis.METRICS,
+}
+
+# The figures that tables begin with.
+HEADLINE = ("psnr3d", "ssim", "mae_hu", "residual", "uncertainty")
+
+
+def select(names: Sequence[str] = ()) -> tuple[Metric, ...]:
+    """Return metrics, the headline first, then in the order of the catalogue, each once.
+
+    Args:
+        names: of metrics, or of groups of them; none for all metrics.
+
+    Raises:
+        InputError: if there is no metric or group of a name.
+    """
+    known = {metric.name: metric for group in GROUPS.values() for metric in group}
+    chosen: set[str] = set() if names else set(known)
+    for name in names:
+        if name not in known and name not in GROUPS:
+            raise InputError(
+                f"There is no metric {name!r}; the groups of metrics are {', '.join(GROUPS)}, the metrics "
+                f"{', '.join(known)}."
+            )
+        chosen |= {metric.name for metric in GROUPS[name]} if name in GROUPS else {name}
+    order = [*HEADLINE, *(name for name in known if name not in HEADLINE)]
+    return tuple(known[name] for name in order if name in chosen)
+
+
+def metric_named(name: str) -> Metric | None:
+    """Return a metric, or None where there is none of that name (results of another version)."""
+    return next((metric for group in GROUPS.values() for metric in group if metric.name == name), None)

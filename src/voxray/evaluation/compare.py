@@ -1,0 +1,56 @@
+"""Which models are compared, as they are written on a command line."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from voxray.errors import InputError
+from voxray.evaluation.results import PLAIN_MEAN
+from voxray.evaluation.run import Contender
+
+# A setting begins after a colon, as in `dvg-net:config.consistency.final=false`; any other colon is of a path or value.
+_SETTING = re.compile(r":(?=[A-Za-z_][\w.]*=)")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model and the settings that are changed in it.
+
+    Attributes:
+        model: name or folder.
+        overrides: settings of its recipe, as `config.sampler.steps=20`.
+    """
+
+    model: str
+    overrides: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "ModelSpec":
+        """Read `MODEL`, or `MODEL:KEY=VALUE` with as many settings as wanted.
+
+        Raises:
+            InputError: if there is no model before the first setting.
+        """
+        model, *overrides = _SETTING.split(text)
+        if not model:
+            raise InputError(f"{text!r} names no model: write MODEL, or MODEL:KEY=VALUE with settings to change.")
+        return cls(model, tuple(overrides))
+
+    def label(self, name: str) -> str:
+        """Return what the model is called in tables: its name, and the settings without `config.` before them."""
+        return " ".join([name, *(override.removeprefix("config.") for override in self.overrides)])
+
+
+def check_labels(contenders: Iterable[Contender]) -> None:
+    """Check that no two models go by the same name.
+
+    Raises:
+        InputError: if they do, or one is called like the plain mean.
+    """
+    counts = Counter(contender.label for contender in contenders)
+    twice = [label for label, count in counts.items() if count > 1]
+    if twice:
+        raise InputError(f"Two models are called {twice[0]!r}: rename the folder of one, or name each only once.")
+    if PLAIN_MEAN in counts:
+        raise InputError(f"A model called {PLAIN_MEAN!r} cannot be told from the plain mean volume: rename its folder.")

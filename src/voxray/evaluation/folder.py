@@ -1,0 +1,208 @@
+"""The folder of an evaluation: what was asked, and every finished reconstruction's scores and central planes.
+
+A reconstruction has one file, written whole or not at all, so that an evaluation goes on wherever it was stopped.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from safetensors import safe_open
+from safetensors.torch import save
+
+from voxray.data.store import CaseRecord
+from voxray.errors import InputError
+from voxray.evaluation.planes import Planes
+from voxray.evaluation.results import Evaluation, Row
+from voxray.images.atomic import TEMPORARY_PREFIX, atomic_path, make_folder, refuse_existing, write_text_atomic
+from voxray.images.disclaimer import made_by
+from voxray.images.reading import reading
+
+MANIFEST, ROWS = "evaluation.json", "rows.csv"
+_TRIALS, _TRUTHS, _ENDING = "trials", "truths", ".safetensors"
+_KEY = "voxray_trial"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelEntry(_Strict):
+    """A model that takes part: the hash of its recipe and weights, and the settings that were changed."""
+
+    sha256: str
+    overrides: tuple[str, ...] = ()
+    about: str = ""
+
+
+class Manifest(_Strict):
+    """All that shapes the scores; another evaluation is not mixed with this one."""
+
+    version: Literal[1] = 1
+    made_by: str = Field(default_factory=made_by)
+    cases: dict[str, str] = Field(description="id -> hash of what the store knows of the case")
+    models: dict[str, ModelEntry] = Field(description="label -> model, in the order in which they are shown")
+    views: dict[str, JsonValue] = Field(description="name -> geometry, as `ViewGeometry.to_json` writes it")
+    entries: tuple[tuple[str, str], ...] = Field(description="which model is given which views")
+    protocols: tuple[str, ...]
+    metrics: tuple[str, ...]
+    seed: int
+    samples: int
+
+    def differences(self, other: "Manifest") -> list[str]:
+        """Name what differs from another evaluation; the version of voxray is told, too."""
+        mine, others = self.model_dump(), other.model_dump()
+        return [_difference(name, mine[name], others[name]) for name in mine if mine[name] != others[name]]
+
+    def sorted(self, rows: Iterable[Row]) -> list[Row]:
+        """Sort rows by case, views, protocol and model, as they are named here."""
+        orders = (self.cases, self.views, self.protocols, self.models)
+        cases, views, protocols, models = ({name: i for i, name in enumerate(order)} for order in orders)
+        return sorted(
+            rows, key=lambda row: (cases[row.case], views[row.views], protocols[row.protocol], models[row.model])
+        )
+
+
+def case_sha256(record: CaseRecord) -> str:
+    """Return a hash of what a case was made from, and how; its split and licence do not count."""
+    known = {name: value for name, value in asdict(record).items() if name not in ("split", "licence", "stamp")}
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+
+
+class ResultsFolder:
+    """A folder of results that is open.
+
+    Attributes:
+        path: the folder.
+        manifest: what was asked.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path, self.manifest = path, manifest
+
+    @classmethod
+    def start(cls, path: Path, manifest: Manifest, *, overwrite: bool = False) -> "ResultsFolder":
+        """Make the folder, or go on in it.
+
+        Raises:
+            InputError: if it holds something else, or the results of another evaluation, and may not be overwritten;
+                or cannot be written to.
+        """
+        if (path / MANIFEST).is_file():
+            found = cls.open(path)
+            differences = manifest.differences(found.manifest)
+            if not differences and not overwrite:
+                found._clear(f"{TEMPORARY_PREFIX}*")
+                return found
+            if not overwrite:
+                raise InputError(
+                    f"'{path}' holds the results of another evaluation ({'; '.join(differences[:5])}): choose another "
+                    "folder, or say --overwrite."
+                )
+            found._clear("*")
+        else:
+            refuse_existing(path, overwrite=False)
+        for name in (_TRIALS, _TRUTHS):
+            make_folder(path / name)
+        write_text_atomic(path / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+        return cls(path, manifest)
+
+    @classmethod
+    def open(cls, path: Path) -> "ResultsFolder":
+        """Open a folder of results.
+
+        Raises:
+            InputError: if it is none, or its manifest is damaged.
+        """
+        if not (path / MANIFEST).is_file():
+            raise InputError(
+                f"'{path}' holds no results of an evaluation (no {MANIFEST}): make them with voxray evaluate or "
+                "voxray compare."
+            )
+        with reading(path / MANIFEST):
+            manifest = Manifest.model_validate_json((path / MANIFEST).read_text(encoding="utf-8"))
+        return cls(path, manifest)
+
+    def rows(self) -> list[Row]:
+        """Read all finished rows: by case, views, protocol and model, in the order of the manifest.
+
+        Raises:
+            InputError: if a file is damaged.
+        """
+        return self.manifest.sorted(_read_row(file) for file in (self.path / _TRIALS).glob(f"[!.]*{_ENDING}"))
+
+    def evaluation(self) -> Evaluation:
+        """Return all finished rows as an evaluation."""
+        return Evaluation(tuple(self.rows()), self.manifest.metrics)
+
+    def is_done(self, case: str, protocol: str, views: str, model: str) -> bool:
+        """Tell whether a reconstruction has been scored."""
+        return self._trial(case, protocol, views, model).is_file()
+
+    def enter(self, row: Row, planes: Planes, truth: Planes) -> None:
+        """Keep a row and the central planes of its volume and of the truth; the row comes last."""
+        truth_file = self._truth(row.case)
+        if not truth_file.is_file():
+            _write(truth_file, truth, {})
+        _write(self._trial(row.case, row.protocol, row.views, row.model), planes, asdict(row))
+
+    def planes(self, row: Row) -> tuple[Planes, Planes]:
+        """Read the central planes of a row's volume, and of the truth.
+
+        Raises:
+            InputError: if they are missing or damaged.
+        """
+        return _read(self._trial(row.case, row.protocol, row.views, row.model)), _read(self._truth(row.case))
+
+    def _trial(self, case: str, protocol: str, views: str, model: str) -> Path:
+        digest = hashlib.sha256(json.dumps([case, protocol, views, model]).encode()).hexdigest()
+        return self.path / _TRIALS / f"{case}-{digest[:16]}{_ENDING}"
+
+    def _truth(self, case: str) -> Path:
+        return self.path / _TRUTHS / f"{case}{_ENDING}"
+
+    def _clear(self, pattern: str) -> None:
+        """Delete files that voxray wrote."""
+        for name in (_TRIALS, _TRUTHS):
+            for file in (self.path / name).glob(pattern):
+                file.unlink()
+        if pattern == "*":
+            (self.path / ROWS).unlink(missing_ok=True)
+
+
+def _write(path: Path, planes: Planes, row: dict[str, Any]) -> None:
+    header = {_KEY: json.dumps({"row": row, "size_mm": planes.size_mm})}
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(save(planes.tensors(), header))
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with reading(path), safe_open(path, "pt") as file:
+        header: dict[str, Any] = json.loads(file.metadata()[_KEY])
+    return header
+
+
+def _read_row(path: Path) -> Row:
+    header = _header(path)
+    with reading(path):
+        return Row(**header["row"])
+
+
+def _read(path: Path) -> Planes:
+    header = _header(path)
+    with reading(path), safe_open(path, "pt") as file:
+        return Planes.read({name: file.get_tensor(name) for name in file.keys()}, header["size_mm"])  # noqa: SIM118
+
+
+def _difference(name: str, mine: Any, other: Any) -> str:
+    """Say in a few words what is asked now and what the folder holds."""
+    if isinstance(mine, dict) and isinstance(other, dict):
+        changed = [key for key in (mine | other) if mine.get(key) != other.get(key)]
+        return f"other {name}: {', '.join(changed[:5])}{', ...' if len(changed) > 5 else ''}"
+    if isinstance(mine, str | int):
+        return f"{name} {other} there, {mine} here"
+    return f"other {name}"

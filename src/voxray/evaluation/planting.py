@@ -1,0 +1,121 @@
+"""Spheres of soft tissue in the lungs of a prepared case."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy import ndimage
+from torch import Tensor
+
+from voxray.data.store import Case
+from voxray.errors import InputError
+from voxray.evaluation.regions import regions_of
+from voxray.geometry import FloatArray, VolumeGrid
+from voxray.images import CTVolume
+
+# Soft tissue, as solid nodules are without contrast agent (our choice): against lung at -850 HU a contrast of 890 HU.
+NODULE_HU = 40.0
+# Nodules in one reconstruction differ in height by this or more, so that no ray of an upright view meets two of them.
+# Measured once (atlas, two views, 24 mm): eight nodules 60 mm apart in whatever direction changed one another's
+# recovery by up to 0.018, those on common rays most; with 60 mm of height between them by 0.006 at most.
+APART_MM = 60.0
+# Between a nodule and the border of the lungs.
+BORDER_MM = 5.0
+# Gaps in the mask of the lungs up to twice this wide, such as vessels, count as lung.
+GAP_MM = 5.0
+
+# Points along each side of a voxel at which a sphere is sampled.
+SUBSAMPLES = 4
+
+Sphere = tuple[tuple[slice, slice, slice], Float[Tensor, "z y x"]]
+
+
+def sphere(grid: VolumeGrid, centre_mm: FloatArray, diameter_mm: float) -> Sphere:
+    """Return the box of voxels (z, y, x) that a sphere touches, and how much of each voxel it fills.
+
+    Each voxel is sampled at `SUBSAMPLES` points a side: partial volume, as a scanner's voxels show an edge. The box
+    ends where the grid ends.
+    """
+    spacing, fine = grid.spacing_mm, SUBSAMPLES
+    middle, reach = grid.mm_to_index(centre_mm), diameter_mm / 2 / spacing + 0.5
+    low = np.maximum(np.ceil(middle - reach), 0).astype(int)
+    high = np.clip(np.floor(middle + reach) + 1, low, np.maximum(low, grid.shape[::-1])).astype(int)
+    axes = [(np.arange(low[i] * fine, high[i] * fine) + 0.5) / fine - 0.5 for i in range(3)]
+    x2, y2, z2 = (((axis - middle[i]) * spacing[i]) ** 2 for i, axis in enumerate(axes))
+    inside = z2[:, None, None] + y2[:, None] + x2 <= diameter_mm**2 / 4
+    n_x, n_y, n_z = high - low
+    share = inside.reshape(n_z, fine, n_y, fine, n_x, fine).mean((1, 3, 5), dtype=np.float32)
+    x, y, z = (slice(int(low[i]), int(high[i])) for i in range(3))
+    return (z, y, x), torch.from_numpy(share)
+
+
+def with_nodules(case: Case, centres_mm: Sequence[FloatArray], diameter_mm: float) -> Case:
+    """Return the case with spheres of `NODULE_HU` in its cube, and in the scan that X-rays are made from.
+
+    Args:
+        case: stays as it is.
+        centres_mm: LPS, (3,) each, in patient coordinates.
+        diameter_mm: of every sphere.
+    """
+    return replace(case, volume=_planted(case.volume, centres_mm, diameter_mm),
+                   scan=_planted(case.scan, centres_mm, diameter_mm))  # fmt: skip
+
+
+def _planted(volume: CTVolume, centres_mm: Sequence[FloatArray], diameter_mm: float) -> CTVolume:
+    hu = volume.hu.clone()
+    for centre_mm in centres_mm:
+        box, share = sphere(volume.grid, centre_mm, diameter_mm)
+        hu[box] += share * (NODULE_HU - hu[box])
+    return CTVolume(hu, volume.grid, volume.origin)
+
+
+def mean_in_sphere(hu: Float[Tensor, "z y x"], grid: VolumeGrid, centre_mm: FloatArray, diameter_mm: float) -> float:
+    """Return the mean over a sphere, each voxel weighted by how much of it is inside."""
+    box, share = sphere(grid, centre_mm, diameter_mm)
+    return float((share * hu[box]).sum() / share.sum())
+
+
+def draw_sites(case: Case, count: int, diameter_mm: float, rng: torch.Generator) -> list[list[FloatArray]]:
+    """Draw places in the lungs at which spheres of a diameter fit, wholly inside the lungs and the cube.
+
+    Places of one round are at least `APART_MM` apart in height, so that one reconstruction may hold all of them; those
+    of different rounds at least a radius in any direction. Each round takes as many as happen to fit.
+
+    Args:
+        case: its cube says where the lungs are.
+        count: how many, over all rounds.
+        diameter_mm: of the spheres.
+        rng: of the draw.
+
+    Returns:
+        Rounds of centres, LPS, (3,) each, in patient coordinates.
+
+    Raises:
+        InputError: if fewer fit.
+    """
+    grid = case.volume.grid
+    lungs = regions_of(case.volume).lung.numpy()
+    spacing = grid.spacing_mm[::-1]
+    # Closing by a ball and then eroding by another: grown by the one, and shrunk by both at once.
+    filled = lungs if not lungs.any() else ndimage.distance_transform_edt(~lungs, sampling=spacing) <= GAP_MM
+    depth = ndimage.distance_transform_edt(np.pad(filled, 1), sampling=spacing)[1:-1, 1:-1, 1:-1]
+    places = np.argwhere(depth >= GAP_MM + BORDER_MM + diameter_mm / 2)[:, ::-1]
+    pool = grid.index_to_mm(places[torch.randperm(len(places), generator=rng).numpy()])
+    rounds: list[list[FloatArray]] = []
+    found = 0
+    while found < count and len(pool):
+        chosen, left = list[FloatArray](), pool
+        while found < count and len(left):
+            chosen.append(left[0])
+            found += 1
+            left = left[np.abs(left - chosen[-1])[:, 2] >= APART_MM]
+            pool = pool[np.linalg.norm(pool - chosen[-1], axis=1) >= diameter_mm / 2]
+        rounds.append(chosen)
+    if found < count:
+        raise InputError(
+            f"The lungs of the case {case.id!r} have room for {found} of {count} sites of {diameter_mm:g} mm: give "
+            "more cases, fewer sites or smaller diameters, or leave this case out."
+        )
+    return rounds

@@ -1,0 +1,1 @@
+"""One HTML file about evaluations, with LaTeX and CSV tables beside it."""

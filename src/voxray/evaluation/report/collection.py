@@ -1,0 +1,102 @@
+"""Results of one or more folders as one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from voxray.errors import InputError
+from voxray.evaluation.folder import ModelEntry, ResultsFolder
+from voxray.evaluation.planes import Planes
+from voxray.evaluation.results import PLAIN_MEAN, Evaluation, Group, Row
+
+
+@dataclass(frozen=True, eq=False)
+class Collection:
+    """All rows of some folders of results.
+
+    Attributes:
+        evaluation: the rows; a model of another folder that has the name of one that is another model, has the name of
+            its folder behind its own.
+        models: label -> model.
+        folders: those that the rows came from.
+        cases: how many different cases there are.
+        missing: reconstructions that are planned in a folder, but not done (or refused by the model).
+    """
+
+    evaluation: Evaluation
+    models: dict[str, ModelEntry]
+    folders: tuple[ResultsFolder, ...]
+    origins: dict[tuple[str, Group], tuple[ResultsFolder, Row]]
+    cases: int
+    missing: int
+
+    @classmethod
+    def open(cls, paths: Sequence[Path]) -> "Collection":
+        """Read folders of results.
+
+        Raises:
+            InputError: if one is none, they have no rows, or two know different scans by one name.
+        """
+        folders = tuple(ResultsFolder.open(path) for path in paths)
+        models: dict[str, ModelEntry] = {}
+        origins: dict[tuple[str, Group], tuple[ResultsFolder, Row]] = {}
+        hashes: dict[str, str] = {}
+        metrics: dict[str, None] = {}
+        missing = 0
+        for folder in folders:
+            _check_cases(hashes, folder)
+            labels = _enter_models(models, folder)
+            metrics |= dict.fromkeys(folder.manifest.metrics)
+            rows = folder.rows()
+            asked = folder.manifest
+            missing += len(asked.entries) * len(asked.protocols) * len(asked.cases) - len(rows)
+            for row in rows:
+                group = replace(row.group, model=labels[row.model])
+                origins.setdefault((row.case, group), (folder, row))
+        if not origins:
+            raise InputError(f"There is no finished reconstruction in {', '.join(str(path) for path in paths)}.")
+        shown = tuple(replace(row, model=group.model) for (_, group), (_, row) in origins.items())
+        return cls(
+            Evaluation(shown, tuple(metrics)), models, folders, origins, len({row.case for row in shown}), missing
+        )
+
+    def planes(self, row: Row) -> tuple[Planes, Planes]:
+        """Read the central planes of a row's volume, and of the truth."""
+        folder, original = self.origins[row.case, row.group]
+        return folder.planes(original)
+
+    def settings(self) -> list[tuple[str, str]]:
+        """Return protocols, views, and the same for all that is random."""
+        protocols, views = list[str](), list[str]()
+        for folder in self.folders:
+            protocols += folder.manifest.protocols
+            views += folder.manifest.views
+        seeds = {folder.manifest.seed for folder in self.folders}
+        samples = {folder.manifest.samples for folder in self.folders}
+        return [
+            ("cases", str(self.cases)),
+            ("protocols", ", ".join(dict.fromkeys(protocols))),
+            ("views", "; ".join(dict.fromkeys(views))),
+            ("seed", ", ".join(map(str, sorted(seeds)))),
+            ("samples a case", ", ".join(map(str, sorted(samples)))),
+            ("made by", ", ".join(sorted({folder.manifest.made_by for folder in self.folders}))),
+        ]
+
+
+def _check_cases(hashes: dict[str, str], folder: ResultsFolder) -> None:
+    for case, sha256 in folder.manifest.cases.items():
+        if hashes.setdefault(case, sha256) != sha256:
+            raise InputError(
+                f"The case {case!r} in '{folder.path}' is another scan than in the folders before it, or was prepared "
+                "in another way: their scores may not stand side by side."
+            )
+
+
+def _enter_models(models: dict[str, ModelEntry], folder: ResultsFolder) -> dict[str, str]:
+    """Enter the models of a folder, and return what each is called from now on."""
+    labels = {}
+    for label, entry in folder.manifest.models.items():
+        same = models.get(label, entry)
+        labels[label] = label if label == PLAIN_MEAN or same == entry else f"{label} ({folder.path.name})"
+        models.setdefault(labels[label], entry)
+    return labels

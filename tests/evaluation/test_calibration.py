@@ -1,0 +1,72 @@
+"""Coverage of the intervals that a standard deviation implies."""
+
+import pytest
+import torch
+from trial_maker import BODY, BONE, GRID, LUNGS, chest, make_trial
+
+from voxray.evaluation.calibration import METRICS, coverage, half_width, width_hu
+
+
+def scores(*args: torch.Tensor, **kwargs: torch.Tensor) -> dict[str, float | None]:
+    trial = make_trial(*args, **kwargs)
+    return {metric.name: metric.of(trial) for metric in METRICS}
+
+
+def test_the_intervals_are_those_of_a_gaussian() -> None:
+    """Tables of the normal distribution."""
+    assert half_width(50) == pytest.approx(0.6745, abs=1e-4)
+    assert half_width(80) == pytest.approx(1.2816, abs=1e-4)
+    assert half_width(90) == pytest.approx(1.6449, abs=1e-4)
+
+
+def test_O5_coverage_by_hand() -> None:
+    truth = torch.zeros(6)
+    image = torch.tensor([0.6, -0.7, 1.2, -1.3, 1.6, -1.7])
+    found = [coverage(image, truth, torch.ones(6), level) for level in (50, 80, 90)]
+    assert found == pytest.approx([100 / 6, 300 / 6, 500 / 6])
+    assert coverage(image, truth, 2 * torch.ones(6), 90) == 100
+    assert width_hu(torch.tensor([5.0, 15.0]), 90) == pytest.approx(2 * 1.6449 * 10, abs=1e-2)
+
+
+def test_O5_a_calibrated_uncertainty_covers_what_it_says_and_half_of_it_covers_less() -> None:
+    """13824 voxels: a share is known to 0.4 %. P(|e| < 1.645 / 2) is 58.9 %."""
+    std = torch.full(GRID.shape, 30.0)
+    truth = chest()
+    hu = truth + 30 * torch.randn(GRID.shape, generator=torch.Generator().manual_seed(0))
+    found = scores(truth, hu, std=std)
+    for level in (50, 80, 90):
+        assert found[f"coverage{level}_body"] == pytest.approx(level, abs=5 * 0.43)
+    assert scores(truth, hu, std=std / 2)["coverage90_body"] == pytest.approx(58.9, abs=5 * 0.43)
+    assert found["width90"] == pytest.approx(2 * 1.6449 * 30, abs=0.01)
+
+
+def test_O5_each_tissue_for_itself() -> None:
+    truth = chest()
+    hu = truth.clone()
+    for lung in LUNGS:
+        hu[lung] += 100
+    hu[BONE] += 15
+    found = scores(truth, hu, std=torch.full(GRID.shape, 10.0))
+    assert (found["coverage90_lung"], found["coverage90_soft"], found["coverage90_bone"]) == (0, 100, 100)
+    assert (found["coverage80_bone"], found["coverage50_soft"]) == (0, 100)
+    assert found["coverage90_body"] == pytest.approx(100 * (1 - 3360 / 13824))
+    assert found["coverage90"] == pytest.approx(100 * (1 - 3360 / 32**3))
+
+
+def test_the_width_is_that_of_the_body() -> None:
+    std = torch.zeros(GRID.shape)
+    std[BODY] = 10.0
+    assert scores(chest(), chest(), std=std)["width90"] == pytest.approx(32.897, abs=1e-3)
+
+
+def test_air_is_covered_whichever_way_it_is_written() -> None:
+    air = torch.full((4,), -1024.0)
+    assert coverage(torch.full((4,), -1000.0), air, torch.zeros(4), 50) == 100
+    assert coverage(torch.full((4,), -999.0), air, torch.zeros(4), 50) == 0
+
+
+def test_without_a_standard_deviation_or_a_body_there_is_no_number() -> None:
+    assert set(scores(chest(), chest()).values()) == {None}
+    air = torch.full(GRID.shape, -1024.0)
+    found = scores(air, air, std=torch.ones(GRID.shape))
+    assert {name for name, value in found.items() if value is not None} == {"coverage50", "coverage80", "coverage90"}

@@ -1,0 +1,219 @@
+"""The test with planted nodules, on methods whose answers are known."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import mannwhitneyu
+from small_models import GRID, SETUP, patient, write_store
+
+from voxray.data.store import Case, Store
+from voxray.errors import InputError
+from voxray.evaluation import nodules
+from voxray.evaluation.nodule_results import NODULES, NoduleResult, NoduleRow, auc, read_nodules
+from voxray.evaluation.nodules import nodule_test
+from voxray.evaluation.protocols import make_xrays
+from voxray.evaluation.results import Group
+from voxray.geometry import ViewGeometry, VolumeGrid
+from voxray.images import CTVolume, Radiograph
+from voxray.methods.base import Estimate, Method, MethodConfig
+
+VIEWS = ViewGeometry.biplanar(setup=SETUP)
+MEAN = torch.stack([patient(seed).volume.hu for seed in range(3)]).mean(0)
+
+
+class Oracle(Method):
+    """Knows the case that the last X-rays were made of, and answers `part` of what sets it apart from the mean."""
+
+    name = "oracle"
+    Config = MethodConfig
+
+    def __init__(self, part: float, noise_hu: float = 0.0, grid: VolumeGrid = GRID) -> None:
+        super().__init__(MethodConfig(), grid)
+        self.part, self.noise_hu = part, noise_hu
+        self.seen: list[tuple[Case, Radiograph, str]] = []
+
+    def stages(self) -> list[object]:  # type: ignore[override]
+        return []
+
+    def reconstruct(  # type: ignore[override]
+        self, radiograph: Radiograph, *, rng: torch.Generator, outside: str, **_: object
+    ) -> Estimate:
+        hu = MEAN + self.part * (self.seen[-1][0].volume.hu - MEAN)
+        return Estimate(CTVolume(hu + self.noise_hu * torch.randn(hu.shape, generator=rng), GRID))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store.open(write_store(tmp_path_factory.mktemp("nodules") / "store", {"val": [20, 21]}))
+
+
+def run(
+    method: Oracle, store: Store, monkeypatch: pytest.MonkeyPatch, protocol: str = "closed", **kwargs: object
+) -> NoduleResult:
+    def spied(case: Case, *args: object) -> tuple[Radiograph, str]:
+        radiograph, outside = make_xrays(case, *args)  # type: ignore[arg-type]
+        method.seen.append((case, radiograph, outside))
+        return radiograph, outside
+
+    monkeypatch.setattr(nodules, "make_xrays", spied)
+    group = Group(protocol, "pa,lateral", "oracle")  # type: ignore[arg-type]
+    return nodule_test(method, store, store.cases(), VIEWS, group, **kwargs)  # type: ignore[arg-type]
+
+
+def test_the_truth_recovers_everything(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, int]] = []
+    result = run(Oracle(1.0), store, monkeypatch, sizes_mm=(24.0, 32.0), sites=8, progress=lambda *at: calls.append(at))
+    assert [(line.diameter_mm, line.sites) for line in result.summary()] == [(24, 8), (32, 8)]
+    for line in result.summary():
+        assert 400 < line.inserted_hu < 1000  # less than 890: partial volume in voxels of 10 mm, and vessels
+        assert line.recovery == pytest.approx(1)
+        assert line.recovery_interval == pytest.approx((1, 1))
+        assert (line.auc, line.auc_interval) == (1, (1, 1))
+    assert [done for done, _ in calls] == list(range(1, len(calls) + 1))
+    assert {total for _, total in calls} == {len(calls)}
+
+
+def test_the_mean_recovers_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in run(Oracle(0.0), store, monkeypatch, sizes_mm=(16.0, 32.0), sites=6).summary():
+        assert (line.recovery, line.recovery_interval) == (0, (0, 0))
+        assert (line.auc, line.auc_interval) == (0.5, (0.5, 0.5))
+
+
+def test_half_of_what_is_new_is_half_of_the_contrast(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The noise has the same seed with and without, and so goes out."""
+    (line,) = run(Oracle(0.5, noise_hu=500.0), store, monkeypatch, sizes_mm=(32.0,), sites=6).summary()
+    assert line.recovery == pytest.approx(0.5, abs=1e-4)
+    assert 0.5 < line.auc <= 1
+
+
+@pytest.mark.parametrize(("protocol", "outside"), [("closed", "air"), ("clinical", "body")])
+def test_the_xrays_show_the_nodules(store: Store, monkeypatch: pytest.MonkeyPatch, protocol: str, outside: str) -> None:
+    """Where a nodule of 32 mm is seen, the line integral is larger by some 0.0193 x 0.85 x 32 = 0.52."""
+    method = Oracle(1.0)
+    result = run(method, store, monkeypatch, protocol, sizes_mm=(32.0,), sites=2)
+    assert {said for _, _, said in method.seen} == {outside}
+    assert [case.id for case, _, _ in method.seen] == ["phantom20", "phantom20", "phantom21", "phantom21"]
+    for row, (_, without, _), (_, with_, _) in zip(result.rows, method.seen[::2], method.seen[1::2], strict=True):
+        for view in range(2):
+            difference = with_.images[view] - without.images[view]
+            place = np.round(VIEWS.project_mm((row.x_mm, row.y_mm, row.z_mm), view)).astype(int)
+            seen = difference[place[0] - 1 : place[0] + 2, place[1] - 1 : place[1] + 2].mean()
+            assert float(seen) == pytest.approx(0.45, abs=0.15)
+            assert float(difference.median().abs()) < 0.02
+
+
+def test_D2_every_size_is_at_the_same_sites_and_a_case_does_not_depend_on_the_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run(Oracle(1.0), store, monkeypatch, sizes_mm=(10.0, 32.0), sites=6)
+    sites = {
+        size: [(row.case, row.site, row.x_mm, row.y_mm, row.z_mm) for row in result.rows if row.diameter_mm == size]
+        for size in (10.0, 32.0)
+    }
+    assert sites[10.0] == sites[32.0]
+    assert [site[:2] for site in sites[10.0]] == [
+        *(("phantom20", i) for i in range(3)), *(("phantom21", i) for i in range(3, 6))
+    ]  # fmt: skip
+    method = Oracle(1.0)
+    monkeypatch.setattr(Store, "cases", lambda self: ["phantom21"])
+    alone = run(method, store, monkeypatch, sizes_mm=(32.0,), sites=3)
+    assert [(row.x_mm, row.y_mm, row.z_mm) for row in alone.rows] == [site[2:] for site in sites[32.0][3:]]
+
+
+def test_the_area_under_the_curve_by_hand() -> None:
+    """Pairs of different sites: 1 < 2, 1 < 2; 2 > 0, 2 = 2; 3 > 0, 3 > 2."""
+    assert auc(np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.0, 2.0]))[0] == pytest.approx(3.5 / 6)
+
+
+def test_the_area_of_independent_scores_is_scipys_mann_whitney_statistic() -> None:
+    """All pairs of ten sites but the ten of a site with itself, which are counted one by one."""
+    rng = np.random.default_rng(0)
+    present, absent = rng.integers(0, 6, 10) + 1.0, rng.integers(0, 6, 10) + 0.0
+    themselves = (present > absent).sum() + 0.5 * (present == absent).sum()
+    assert auc(present, absent)[0] == pytest.approx((mannwhitneyu(present, absent).statistic - themselves) / 90)
+
+
+@pytest.mark.parametrize("n", [30, 270])
+def test_the_interval_of_the_area_is_as_wide_as_its_error(n: int) -> None:
+    """Standard error of an AUC of 0.76 (d' = 1) from n and n: 0.34 / sqrt(n) (Hanley and McNeil 1982, equation 1)."""
+    rng = np.random.default_rng(0)
+    area, low, high = auc(rng.normal(1, 1, n), rng.normal(0, 1, n))
+    assert low < area < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.34 / np.sqrt(n), rel=0.35)
+
+
+def test_a_trace_of_a_nodule_that_no_one_could_see_is_not_detected() -> None:
+    """Each site with a nodule beats itself without one by far less than sites differ: an area of one half."""
+    sites = np.random.default_rng(0).normal(0, 100, 12)
+    area, low, high = auc(sites + 1e-6, sites)
+    assert (area, low, high) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_the_table_holds_every_nodule(tmp_path: Path) -> None:
+    row = NoduleRow("a", "closed", "m", "pa,lateral", 3, 1.0, 2.0, 3.0, 16.0, 800.0, -700.0, -900.0, 0.25)
+    path = tmp_path / "nodules.csv"
+    NoduleResult((row,)).write_csv(path)
+    with path.open(newline="") as file:
+        assert list(csv.DictReader(file)) == [{
+            "case": "a", "protocol": "closed", "model": "m", "views": "pa,lateral", "site": "3",
+            "x_mm": "1.0", "y_mm": "2.0", "z_mm": "3.0", "diameter_mm": "16.0",
+            "inserted_hu": "800.0", "with_hu": "-700.0", "without_hu": "-900.0", "recovery": "0.25",
+        }]  # fmt: skip
+    assert NoduleResult.read_csv(path).rows == (row,)
+    with pytest.raises(InputError, match="exists already"):
+        NoduleResult(()).write_csv(path)
+
+
+def planted(model: str, recoveries: list[float], size: float = 16.0) -> NoduleResult:
+    return NoduleResult(tuple(
+        NoduleRow("a", "closed", model, "pa", i, 0.0, 0.0, 0.0, size, 800.0, -900.0 + 800 * part, -900.0, part)
+        for i, part in enumerate(recoveries)
+    ))  # fmt: skip
+
+
+def test_lines_are_of_one_model_and_one_diameter() -> None:
+    rows = (*planted("m", [0.0, 1.0]).rows, *planted("n", [1.0]).rows, *planted("m", [0.5, 0.5], 24.0).rows)
+    lines = NoduleResult(rows).summary()
+    found = [(line.group.model, line.diameter_mm, line.sites, line.recovery, line.auc) for line in lines]
+    assert found[0] == ("m", 16, 2, 0.5, 0.75)  # the first site with its nodule draws with the second, which beats it
+    assert found[2] == ("m", 24, 2, 0.5, 1)
+    assert found[1][:4] == ("n", 16, 1, 1)
+    assert np.isnan([found[1][4], *lines[1].auc_interval, *lines[1].recovery_interval]).all()
+
+
+def test_another_test_of_the_same_model_has_the_name_of_its_folder(tmp_path: Path) -> None:
+    for name, result in (("one", planted("m", [0.0])), ("two", planted("m", [1.0])), ("three", planted("n", [1.0]))):
+        (tmp_path / name).mkdir()
+        result.write_csv(tmp_path / name / NODULES)
+    folders = [tmp_path / name for name in ("one", "two", "three", "two", "nowhere")]
+    found = [(row.model, row.recovery) for row in read_nodules(folders).rows]
+    assert found == [("m", 0), ("m (two)", 1), ("n", 1)]
+
+
+@pytest.mark.parametrize(("line", "old", "new", "says"), [
+    (2, ",16.0,", ",large,", "line 3, diameter_mm: .*a valid number"), (1, "closed", "open", "line 2, protocol: "),
+    (0, "recovery", "found", "line 2, recovery: Field required"),
+])  # fmt: skip
+def test_I13_a_damaged_table_is_named(tmp_path: Path, line: int, old: str, new: str, says: str) -> None:
+    planted("m", [0.0, 1.0]).write_csv(tmp_path / NODULES)
+    lines = (tmp_path / NODULES).read_text().splitlines()
+    lines[line] = lines[line].replace(old, new)
+    (tmp_path / NODULES).write_text("\n".join(lines))
+    with pytest.raises(InputError, match=rf"nodules\.csv' is no table of planted nodules \({says}"):
+        read_nodules([tmp_path])
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"sizes_mm": ()}, r"2 cases, the diameters \[\] mm"), ({"sizes_mm": (10.0, -1.0)}, r"positive diameters"),
+    ({"sites": 1}, r"and 1 sites"), ({"sizes_mm": (150.0,)}, r"'phantom20' have room for 0 of"),
+])  # fmt: skip
+def test_what_cannot_be_tested_is_said(
+    store: Store, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        run(Oracle(1.0), store, monkeypatch, **arguments)
+    with pytest.raises(InputError, match="but the model works on"):
+        run(Oracle(1.0, grid=VolumeGrid.centred(shape=(32, 32, 32), spacing_mm=9.0)), store, monkeypatch)

@@ -1,0 +1,271 @@
+"""The report: self-contained, safe, and saying what may not be compared."""
+
+import base64
+import csv
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from comparing import OPTIONS, QUICK
+
+from voxray.api import compare, report
+from voxray.errors import InputError
+from voxray.evaluation.nodule_results import NODULES, NoduleResult, NoduleRow
+from voxray.evaluation.published import table_named
+from voxray.evaluation.report.build import Section, ranked_cases, render
+from voxray.evaluation.report.collection import Collection
+from voxray.evaluation.report.figures import colours_of, view_count
+from voxray.evaluation.report.latex import as_latex, latex_text
+from voxray.evaluation.report.tables import Entry, Table, beside, costs, few, headline, p_text, paired_tests
+from voxray.evaluation.results import Evaluation, Group, Row
+
+FIRST, SECOND = "small iterations=1 detail_iterations=1", "small iterations=3 detail_iterations=1"
+
+
+@pytest.fixture(scope="module")
+def written(compared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return report([compared], tmp_path_factory.mktemp("report") / "report.html", title="A & B")
+
+
+@pytest.fixture(scope="module")
+def html(written: list[Path]) -> str:
+    return written[0].read_text(encoding="utf-8")
+
+
+def evaluation(**scores: dict[str, float]) -> Evaluation:
+    rows = [
+        Row(f"c{i}", "closed", model, {"psnr3d": value, "mae_hu": 100 - value, "psnr_dvg": value}, "pa", 2.0 + i, 500.0)
+        for model, values in scores.items()
+        for i, value in enumerate(values)
+    ]
+    return Evaluation(tuple(rows), ("psnr3d", "mae_hu", "psnr_dvg"))
+
+
+# ---------------------------------------------------------------- one file
+
+
+def test_the_report_is_one_file_that_asks_nobody_for_anything(html: str) -> None:
+    text = re.sub(r"base64,[^\"]*", "", html)
+    assert not re.search(r"https?:|//[a-z]|<script|<link|<iframe|url\(|@import|\son\w+=", text, re.IGNORECASE)
+    sources = re.findall(r'\bsrc="([^"]*)"', html)
+    assert len(sources) == len(re.findall("<img", html)) > 8
+    assert all(source.startswith(("data:image/svg+xml;base64,", "data:image/png;base64,")) for source in sources)
+    for source in sources:
+        base64.b64decode(source.partition(",")[2], validate=True)
+    assert "default-src 'none'" in html
+
+
+def test_the_report_says_what_it_is_and_what_it_is_about(html: str) -> None:
+    assert html.index("Research software, not a medical device") < html.index("<h1>A &amp; B</h1>")
+    for text in (FIRST, SECOND, "Plain mean volume", "Best case of", "Calibration of the uncertainty", "Runtime",
+                 "Number of X-rays", "Beside the published numbers", "phantom2"):  # fmt: skip
+        assert text in html
+    assert "Only 3 cases: intervals of fewer than 20 are too narrow, and p cannot be below 0.25." in html
+    assert "may not be ranked" in html
+
+
+def test_I13_names_are_shown_and_never_run(compared: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    table = Table(evil, (evil,), ((Entry(evil, evil),),), (evil,))
+    text = render(evil, Collection.open([compared]), [Section(evil, evil, (table,))])
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") >= 7
+
+
+@pytest.mark.slow
+def test_D1_the_same_results_give_the_same_report(compared: Path, written: list[Path], tmp_path: Path) -> None:
+    again = report([compared], tmp_path / "again.html", title="A & B")
+    for one, other in zip(written, again, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_latex_and_csv_lie_beside_it(written: list[Path], compared: Path) -> None:
+    assert [file.name for file in written] == ["report.html", "report.tex", "report.csv"]
+    tex = written[1].read_text()
+    assert tex.count(r"\toprule") == tex.count(r"\bottomrule") == tex.count(r"\begin{table}") > 4
+    assert not re.search(r"(?<!\\)[%#]|[±↑↓–−]", tex)
+    with written[2].open(newline="") as file:
+        line = next(row for row in csv.DictReader(file) if row["model"] == SECOND and row["metric"] == "psnr3d")
+    values = Collection.open([compared]).evaluation.scores(Group("closed", "pa", SECOND), "psnr3d").values()
+    assert float(line["mean"]) == pytest.approx(sum(values) / 3)
+    assert float(line["low95"]) <= float(line["mean"]) <= float(line["high95"])
+
+
+def test_I12_a_report_is_not_overwritten(compared: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.tex").write_text("mine")
+    with pytest.raises(InputError, match=r"report\.tex' exists already"):
+        report([compared], tmp_path / "report.html")
+    assert [file.name for file in tmp_path.iterdir()] == ["report.tex"]
+
+
+# ---------------------------------------------------------------- folders together
+
+
+def test_a_model_of_another_folder_stands_beside(
+    compared: Path, phantom_model: Path, phantom_store: Path, tmp_path: Path
+) -> None:
+    compare([f"{phantom_model}{QUICK}:config.noise=0.1"], phantom_store, tmp_path / "more", options=OPTIONS)
+    both = Collection.open([compared, tmp_path / "more"])
+    assert list(both.models) == [FIRST, SECOND, "mean", f"{FIRST} noise=0.1"]
+    assert both.missing == 0
+    assert both.evaluation.scores(Group("closed", "pa,lateral", f"{FIRST} noise=0.1"), "psnr3d").keys() == {
+        "phantom20", "phantom21", "phantom22"
+    }  # fmt: skip
+    twice = Collection.open([compared, compared])
+    assert len(twice.evaluation.rows) == len(Collection.open([compared]).evaluation.rows)
+
+
+def test_another_model_of_the_same_name_is_told_apart(compared: Path, tmp_path: Path) -> None:
+    shutil.copytree(compared, tmp_path / "copy")
+    manifest = tmp_path / "copy" / "evaluation.json"
+    manifest.write_text(re.sub(r'"sha256": "\w{8}', '"sha256": "00000000', manifest.read_text()))
+    both = Collection.open([compared, tmp_path / "copy"])
+    assert list(both.models) == [FIRST, SECOND, "mean", f"{FIRST} (copy)", f"{SECOND} (copy)"]
+
+
+def test_another_scan_of_the_same_name_is_refused(compared: Path, tmp_path: Path) -> None:
+    shutil.copytree(compared, tmp_path / "copy")
+    manifest = tmp_path / "copy" / "evaluation.json"
+    manifest.write_text(re.sub(r'"phantom21": "\w{8}', '"phantom21": "00000000', manifest.read_text()))
+    with pytest.raises(InputError, match=r"case 'phantom21' in .*copy' is another scan"):
+        Collection.open([compared, tmp_path / "copy"])
+
+
+def test_what_is_missing_is_said(compared: Path, tmp_path: Path) -> None:
+    shutil.copytree(compared, tmp_path / "cut")
+    trials = sorted((tmp_path / "cut" / "trials").iterdir())
+    for file in trials[:5]:
+        file.unlink()
+    collection = Collection.open([tmp_path / "cut"])
+    assert collection.missing == 5
+    assert "5 planned reconstructions are missing" in render("", collection, [])
+    for file in trials[5:]:
+        file.unlink()
+    with pytest.raises(InputError, match="no finished reconstruction"):
+        Collection.open([tmp_path / "cut"])
+
+
+def test_what_is_no_result_or_no_model_is_said(compared: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no results of an evaluation"):
+        report([tmp_path], tmp_path / "r.html")
+    with pytest.raises(InputError, match="There is no model 'nobody' in these results; there are small"):
+        report([compared], tmp_path / "r.html", reference="nobody")
+
+
+# ---------------------------------------------------------------- planted nodules
+
+
+def test_planted_nodules_have_a_section_where_a_folder_holds_them(compared: Path, tmp_path: Path) -> None:
+    rows = [
+        NoduleRow("a", "closed", "m", "pa", i, 0.0, 0.0, 0.0, size, 800.0, -900.0 + 800 * part, -900.0, part)
+        for size in (16.0, 32.0) for i, part in enumerate((0.1, 0.2, 0.3))
+    ]  # fmt: skip
+    planted = tmp_path / "planted"
+    planted.mkdir()
+    NoduleResult(tuple(rows)).write_csv(planted / NODULES)
+    with pytest.raises(InputError, match="planted nodules alone are no report"):
+        report([planted], tmp_path / "r.html")
+    page, tex, _ = report([compared, planted], tmp_path / "r.html")
+    section = page.read_text(encoding="utf-8").partition(". Planted nodules</h2>")[2].partition("</section>")[0]
+    cells = re.findall(r"<td>(.*?)</td>", section)
+    assert cells[:6] == ["m", "closed", "pa", "16", "3", "800"]
+    assert cells[6].startswith("0.20<small>[0.1")
+    assert cells[7] == "1.00<small>[1.00, 1.00]</small>"
+    assert section.count("<tr") == 1 + 2
+    assert section.count("data:image/svg+xml") == 1
+    assert "fewer than 30 sites" in section
+    assert "Spheres of soft tissue" in tex.read_text()
+
+
+def test_without_planted_nodules_there_is_no_such_section(html: str) -> None:
+    assert "Planted nodules" not in html
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_the_best_of_a_column_is_bold_in_the_direction_that_is_better() -> None:
+    table = headline(evaluation(a=[20.0, 22.0], b=[21.0, 25.0]), "closed", "pa")
+    assert table.columns == ("model", "3D PSNR, dB ↑", "MAE, HU ↓")
+    assert [[entry.strong for entry in row] for row in table.rows] == [[False, False, False], [False, True, True]]
+    assert (table.rows[0][1].text, table.rows[0][1].small) == ("21.00 ± 1.41", "[20.00, 22.00]")
+    assert "n = 2" in table.title
+
+
+def test_differences_are_signed_and_tested_against_the_reference() -> None:
+    table = paired_tests(evaluation(a=[20.0, 22.0], b=[21.0, 25.0]), "closed", "pa", "a")
+    assert table is not None
+    assert [entry.text for entry in table.rows[0]] == [
+        "b", "3D PSNR, dB ↑", "2", "+2.00", "[+1.00, +3.00]", "0.500", "0.500"
+    ]  # fmt: skip
+    assert table.rows[1][3].text == "−2.0"
+    assert paired_tests(evaluation(a=[20.0]), "closed", "pa", "a") is None
+
+
+def test_ours_stand_beneath_the_published_ones_of_the_same_convention() -> None:
+    table = beside(evaluation(a=[20.0, 22.0]), table_named("dvg-1"), "closed")
+    assert table is not None
+    assert [entry.text for entry in table.rows[-1]] == ["a (ours, n = 2)", "21.00", "–", "–", "–", "–", "–"]
+    assert [row[0].quoted for row in table.rows] == [True] * 7 + [False]
+    assert "916 scans for training" in table.notes[0]
+    assert beside(evaluation(a=[20.0]), table_named("dx2ct-1"), "closed") is None
+    assert beside(evaluation(a=[20.0]), table_named("dvg-1"), "clinical") is None
+
+
+def test_runtime_is_the_median() -> None:
+    table = costs(evaluation(a=[1.0, 1.0, 1.0]))
+    assert table is not None
+    assert [entry.text for entry in table.rows[0]] == ["a", "closed", "pa", "3.00", "4.00", "0.50"]
+    assert costs(Evaluation((Row("c", "closed", "mean", {}),))) is None
+
+
+@pytest.mark.parametrize(("p", "text"), [(0.0004, "< 0.001"), (0.0312, "0.031"), (1.0, "1.000")])
+def test_p_values_are_shown_as_papers_do(p: float, text: str) -> None:
+    assert p_text(p) == text
+
+
+def test_few_cases_are_said_to_be_few() -> None:
+    assert few(20) == []
+    assert few(4, tested=True) == [
+        "Only 4 cases: intervals of fewer than 20 are too narrow, and p cannot be below 0.125."
+    ]
+
+
+def test_latex_escapes_what_means_something_there() -> None:
+    assert latex_text(r"50 % of a_b & {c} \d") == r"50 \% of a\_b \& \{c\} \textbackslash{}d"
+    rows = ((Entry("p", quoted=True), Entry("1.0", quoted=True)), (Entry("o"), Entry("2.0", "[1, 3]", strong=True)))
+    lines = as_latex(Table("T", ("m", "x"), rows)).splitlines()
+    at = lines.index(r"p & 1.0 \\")
+    assert lines[at + 1 : at + 3] == [r"\midrule", r"o & \textbf{2.0} {\scriptsize [1, 3]} \\"]
+
+
+def test_lines_part_published_rows_from_ours() -> None:
+    rows = tuple((Entry(mark, quoted=mark == "q"),) for mark in "qmqmm")
+    assert Table("", ("",), rows).ruled() == [False, True, False, True, False]
+    assert Table("", ("",), rows, in_pairs=True).ruled() == [False, False, True, False, False]
+    assert as_latex(Table("", ("",), rows, in_pairs=True)).count(r"\midrule") == 2
+
+
+# ---------------------------------------------------------------- figures
+
+
+def test_best_median_and_worst_are_chosen_by_psnr() -> None:
+    scores = evaluation(a=[20.0, 25.0, 23.0, 21.0, 24.0])
+    collection = Collection(scores, {}, (), {}, 5, 0)
+    group = Group("closed", "pa", "a")
+    assert ranked_cases(collection, group) == [("Best", "c1", 25.0), ("Median", "c2", 23.0), ("Worst", "c0", 20.0)]
+    one = Collection(evaluation(a=[20.0]), {}, (), {}, 1, 0)
+    assert ranked_cases(one, group) == [("Best", "c0", 20.0)]
+    assert ranked_cases(one, Group("closed", "pa", "b")) == []
+
+
+def test_views_are_counted() -> None:
+    assert view_count("pa,45,lateral") == (3, "named views")
+    assert view_count("8 over 90") == (8, "over 90°")
+
+
+def test_models_have_colours_of_their_own_and_the_mean_is_grey() -> None:
+    colours = colours_of(["a", "mean", "b", "a"])
+    assert len(set(colours.values())) == 3
+    assert colours["mean"] == "#8a8a8a"
