@@ -154,9 +154,26 @@ def test_I12_results_of_another_evaluation_are_not_mixed_with_this_one(
 
 def test_I12_a_folder_of_something_else_is_left_alone(phantom_model: Path, phantom_store: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match=r"holds other files than results of an evaluation \(letter.txt, ...\)"):
         evaluate(phantom_model, phantom_store, setup=TINY, folder=tmp_path, overwrite=True)
     assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_D4_what_a_killed_start_leaves_and_planted_nodules_are_no_hindrance(compared: Path, tmp_path: Path) -> None:
+    (tmp_path / "trials").mkdir()
+    for name in (".voxray-tmp-0-evaluation.json", "nodules.csv"):
+        (tmp_path / name).write_text("half")
+    manifest = ResultsFolder.open(compared).manifest
+    ResultsFolder.start(tmp_path, manifest)
+    assert ResultsFolder.open(tmp_path).manifest == manifest
+    assert (tmp_path / "nodules.csv").read_text() == "half"
+
+
+def test_I12_weights_of_lpips_that_came_later_are_not_mixed_in(compared: Path, tmp_path: Path) -> None:
+    manifest = ResultsFolder.open(compared).manifest
+    ResultsFolder.start(tmp_path / "new", manifest)
+    with pytest.raises(InputError, match="other lpips"):
+        ResultsFolder.start(tmp_path / "new", manifest.model_copy(update={"lpips": ("vgg",)}))
 
 
 def test_I2_a_damaged_result_is_named(compared: Path, tmp_path: Path) -> None:

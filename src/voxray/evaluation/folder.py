@@ -16,9 +16,10 @@ from safetensors.torch import save
 
 from voxray.data.store import CaseRecord
 from voxray.errors import InputError
+from voxray.evaluation.nodule_results import NODULES
 from voxray.evaluation.planes import Planes
 from voxray.evaluation.results import Evaluation, Row
-from voxray.images.atomic import TEMPORARY_PREFIX, atomic_path, make_folder, refuse_existing, write_text_atomic
+from voxray.images.atomic import TEMPORARY_PREFIX, atomic_path, make_folder, write_text_atomic
 from voxray.images.disclaimer import made_by
 from voxray.images.reading import reading
 
@@ -52,6 +53,7 @@ class Manifest(_Strict):
     metrics: tuple[str, ...]
     seed: int
     samples: int
+    lpips: tuple[str, ...] = Field(default=(), description="networks of LPIPS whose weights were there")
 
     def differences(self, other: "Manifest") -> list[str]:
         """Name what differs from another evaluation; the version of voxray is told, too."""
@@ -105,7 +107,7 @@ class ResultsFolder:
                 )
             found._clear("*")
         else:
-            refuse_existing(path, overwrite=False)
+            _refuse_foreign(path)
         for name in (_TRIALS, _TRUTHS):
             make_folder(path / name)
         write_text_atomic(path / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
@@ -172,6 +174,19 @@ class ResultsFolder:
                 file.unlink()
         if pattern == "*":
             (self.path / ROWS).unlink(missing_ok=True)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder of other things; planted nodules may be there, and what a start that was killed left."""
+    if not folder.is_dir():
+        return  # to be made, or refused when that fails
+    own = (NODULES, _TRIALS, _TRUTHS)
+    others = [file.name for file in folder.iterdir() if file.name not in own]
+    others = [name for name in others if not name.startswith(TEMPORARY_PREFIX)]
+    if others:
+        raise InputError(
+            f"'{folder}' holds other files than results of an evaluation ({others[0]}, ...): choose another folder."
+        )
 
 
 def _write(path: Path, planes: Planes, row: dict[str, Any]) -> None:

@@ -97,6 +97,12 @@ def find_weights(net: Net, folder: Path) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
+def nets_there() -> tuple[str, ...]:
+    """Return the networks whose weights the user has: without them, figures are None."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    return tuple(net for net in get_args(Net) if find_weights(net, Path(folder)) is not None) if folder else ()
+
+
 def load_lpips(net: Net = "vgg", folder: Path | None = None, device: str = "cpu") -> Lpips:
     """Return LPIPS with its published weights.
 

@@ -11,7 +11,7 @@ import torch
 
 from voxray.data.store import Store, case_path, read_case
 from voxray.errors import GeometryError, VoxrayWarning
-from voxray.evaluation import catalogue
+from voxray.evaluation import catalogue, lpips
 from voxray.evaluation.cost import Cost, measured
 from voxray.evaluation.folder import ROWS, Manifest, ModelEntry, ResultsFolder, case_sha256
 from voxray.evaluation.planes import Planes
@@ -108,6 +108,7 @@ class Plan:
     def manifest(self) -> Manifest:
         """Return what is written down of it."""
         contenders = {contender.label: contender for contender, _ in self.entries}
+        metrics = tuple(metric.name for metric in catalogue.select(self.metrics))
         return Manifest(
             cases={name: case_sha256(self.store.records[name]) for name in self.cases},
             models={label: ModelEntry(sha256=c.sha256, overrides=c.overrides, about=c.about)
@@ -115,9 +116,10 @@ class Plan:
             views={views.name: json.loads(views.geometry.to_json()) for _, views in self.entries},
             entries=tuple((contender.label, views.name) for contender, views in self.entries),
             protocols=self.protocols,
-            metrics=tuple(metric.name for metric in catalogue.select(self.metrics)),
+            metrics=metrics,
             seed=self.seed,
             samples=self.samples,
+            lpips=lpips.nets_there() if any(name.startswith("lpips") for name in metrics) else (),
         )  # fmt: skip
 
 

@@ -48,7 +48,8 @@ def perform(
     try:
         futures = {pool.submit(_do, task): task for task in tasks}
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            task = futures.pop(future)  # with its result, which so does not stay until the last is done
+            yield task, future.result()
     except BrokenProcessPool as error:
         raise ResourceError(
             f"A worker was killed, most likely for want of memory: run the same command again with fewer than "
