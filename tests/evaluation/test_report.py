@@ -11,6 +11,7 @@ from comparing import OPTIONS, QUICK
 
 from voxray.api import compare, report
 from voxray.errors import InputError
+from voxray.evaluation.folder import ResultsFolder
 from voxray.evaluation.nodule_results import NODULES, NoduleResult, NoduleRow
 from voxray.evaluation.published import table_named
 from voxray.evaluation.report.build import Section, ranked_cases, render
@@ -132,6 +133,24 @@ def test_another_scan_of_the_same_name_is_refused(compared: Path, tmp_path: Path
         Collection.open([compared, tmp_path / "copy"])
 
 
+def test_other_views_of_the_same_name_are_refused(compared: Path, tmp_path: Path) -> None:
+    folder = ResultsFolder.open(Path(shutil.copytree(compared, tmp_path / "copy")))
+    views = dict.fromkeys(folder.manifest.views, "elsewhere")
+    folder = ResultsFolder.start(folder.path, folder.manifest.model_copy(update={"views": views}), overwrite=True)
+    with pytest.raises(InputError, match=r"views 'pa.*' in .*copy' stand elsewhere"):
+        Collection.open([compared, folder.path])
+
+
+def test_folders_of_one_name_and_other_samples_are_told_apart(compared: Path, tmp_path: Path) -> None:
+    folders = [compared]
+    for samples in (8, 9):
+        folders.append(Path(shutil.copytree(compared, tmp_path / str(samples) / "copy")))
+        manifest = folders[-1] / "evaluation.json"
+        manifest.write_text(re.sub(r'"samples": \d+', f'"samples": {samples}', manifest.read_text()))
+    models = list(Collection.open(folders).models)
+    assert models[3:] == [f"{name} ({at})" for at in ("copy", folders[2]) for name in (FIRST, SECOND)]
+
+
 def test_what_is_missing_is_said(compared: Path, tmp_path: Path) -> None:
     shutil.copytree(compared, tmp_path / "cut")
     trials = sorted((tmp_path / "cut" / "trials").iterdir())
@@ -149,6 +168,8 @@ def test_what_is_missing_is_said(compared: Path, tmp_path: Path) -> None:
 def test_what_is_no_result_or_no_model_is_said(compared: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no results of an evaluation"):
         report([tmp_path], tmp_path / "r.html")
+    with pytest.raises(InputError, match=r"call it r\.tex\.html instead"):
+        report([compared], tmp_path / "r.tex")
     with pytest.raises(InputError, match="There is no model 'nobody' in these results; there are small"):
         report([compared], tmp_path / "r.html", reference="nobody")
 

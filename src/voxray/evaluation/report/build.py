@@ -58,8 +58,11 @@ def build_report(
         What was written.
 
     Raises:
-        InputError: if a folder holds no results, there is no such model, or a file exists and may not be overwritten.
+        InputError: if a folder holds no results, there is no such model, the name is not that of an HTML file, or
+            a file exists and may not be overwritten.
     """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"A report is an HTML file: call it {out.name}.html instead of {out.name}.")
     for path in _outputs(out):
         refuse_existing(path, overwrite)
     results = [folder for folder in folders if (folder / MANIFEST).is_file() or not (folder / NODULES).is_file()]

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from voxray.errors import InputError
 from voxray.evaluation.folder import ModelEntry, ResultsFolder
 from voxray.evaluation.planes import Planes
@@ -15,8 +17,8 @@ class Collection:
     """All rows of some folders of results.
 
     Attributes:
-        evaluation: the rows; a model of another folder that has the name of one that is another model, has the name of
-            its folder behind its own.
+        evaluation: the rows; a model that is another one, or was run with another seed or number of samples, than one
+            of its name in a folder before, has the name of its folder behind its own.
         models: label -> model.
         folders: those that the rows came from.
         cases: how many different cases there are.
@@ -35,17 +37,20 @@ class Collection:
         """Read folders of results.
 
         Raises:
-            InputError: if one is none, they have no rows, or two know different scans by one name.
+            InputError: if one is none, they have no rows, or two know different scans or views by one name.
         """
         folders = tuple(ResultsFolder.open(path) for path in paths)
         models: dict[str, ModelEntry] = {}
         origins: dict[tuple[str, Group], tuple[ResultsFolder, Row]] = {}
         hashes: dict[str, str] = {}
+        geometries: dict[str, JsonValue] = {}
+        drawn: dict[str, tuple[int, int]] = {}
         metrics: dict[str, None] = {}
         missing = 0
         for folder in folders:
             _check_cases(hashes, folder)
-            labels = _enter_models(models, folder)
+            _check_views(geometries, folder)
+            labels = _enter_models(models, drawn, folder)
             metrics |= dict.fromkeys(folder.manifest.metrics)
             rows = folder.rows()
             asked = folder.manifest
@@ -78,7 +83,7 @@ class Collection:
             ("protocols", ", ".join(dict.fromkeys(protocols))),
             ("views", "; ".join(dict.fromkeys(views))),
             ("seed", ", ".join(map(str, sorted(seeds)))),
-            ("samples a case", ", ".join(map(str, sorted(samples)))),
+            ("samples a case, at least", ", ".join(map(str, sorted(samples)))),
             ("made by", ", ".join(sorted({folder.manifest.made_by for folder in self.folders}))),
         ]
 
@@ -92,11 +97,24 @@ def _check_cases(hashes: dict[str, str], folder: ResultsFolder) -> None:
             )
 
 
-def _enter_models(models: dict[str, ModelEntry], folder: ResultsFolder) -> dict[str, str]:
-    """Enter the models of a folder, and return what each is called from now on."""
-    labels = {}
+def _check_views(geometries: dict[str, JsonValue], folder: ResultsFolder) -> None:
+    for views, geometry in folder.manifest.views.items():
+        if geometries.setdefault(views, geometry) != geometry:
+            raise InputError(
+                f"The views {views!r} in '{folder.path}' stand elsewhere than in the folders before it (another "
+                "--setup): their scores may not stand side by side."
+            )
+
+
+def _enter_models(
+    models: dict[str, ModelEntry], drawn: dict[str, tuple[int, int]], folder: ResultsFolder
+) -> dict[str, str]:
+    """Enter the models of a folder, with its seed and samples, and return what each is called from now on."""
+    labels, mine = {}, (folder.manifest.seed, folder.manifest.samples)
     for label, entry in folder.manifest.models.items():
-        same = models.get(label, entry)
-        labels[label] = label if label == PLAIN_MEAN or same == entry else f"{label} ({folder.path.name})"
+        called = [label, f"{label} ({folder.path.name})", f"{label} ({folder.path})"]
+        free = (name for name in called if models.get(name, entry) == entry and drawn.get(name, mine) == mine)
+        labels[label] = label if label == PLAIN_MEAN else next(free, called[-1])
         models.setdefault(labels[label], entry)
+        drawn.setdefault(labels[label], mine)
     return labels

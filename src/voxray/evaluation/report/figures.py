@@ -31,6 +31,7 @@ _STYLE: Any = {
     "axes.grid": True, "axes.axisbelow": True, "grid.linewidth": 0.4, "grid.color": "#e2e2e2", "legend.frameon": False,
     "legend.fontsize": 7.5, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "svg.hashsalt": "voxray",
     "font.family": "DejaVu Sans", "figure.facecolor": "white",
+    "text.parse_math": False,  # a $ in the name of a model is no formula
 }  # fmt: skip
 # HU at which the map of errors ends: air against soft tissue is twice as far, fat against muscle a fifth (ours).
 ERROR_LIMIT_HU = 500.0
