@@ -207,8 +207,9 @@ def test_I13_a_damaged_table_is_named(tmp_path: Path, line: int, old: str, new: 
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"sizes_mm": ()}, r"2 cases, the diameters \[\] mm"), ({"sizes_mm": (10.0, -1.0)}, r"positive diameters"),
-    ({"sites": 1}, r"and 1 sites"), ({"sizes_mm": (150.0,)}, r"'phantom20' have room for 0 of"),
+    ({"sizes_mm": ()}, r"2 cases, the diameters \[\] mm"), ({"sizes_mm": (10.0, 1.0)}, r"a voxel \(\d+ mm\) or more"),
+    ({"sizes_mm": (float("nan"),)}, r"mm\) or more"), ({"sites": 1}, r"and 1 sites"),
+    ({"sizes_mm": (150.0,)}, r"'phantom20' have room for 0 of"),
 ])  # fmt: skip
 def test_what_cannot_be_tested_is_said(
     store: Store, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, object], message: str

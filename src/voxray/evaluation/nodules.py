@@ -5,6 +5,7 @@ them, and both are reconstructed in the same way. Two numbers for each diameter:
 reconstruction, and whether one could tell from it that there is a nodule. The design is our choice throughout.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -86,10 +87,13 @@ def _plan(
     method: Method, store: Store, cases: Sequence[str], sizes_mm: Sequence[float], sites: int, seed: int
 ) -> dict[str, list[list[FloatArray]]]:
     """Draw the sites of each case, in rounds; those of a case depend on no other case."""
-    if not cases or not sizes_mm or min(sizes_mm) <= 0 or sites < max(2, len(cases)):
+    voxel_mm = float(method.grid.spacing_mm.max())
+    fit = bool(sizes_mm) and all(voxel_mm <= size < math.inf for size in sizes_mm)
+    if not cases or not fit or sites < max(2, len(cases)):
         raise InputError(
-            "A nodule test needs at least one case, positive diameters, and a site for each case, at least 2; it was "
-            f"given {len(cases)} cases, the diameters {list(sizes_mm)} mm, and {sites} sites."
+            f"A nodule test needs at least one case, diameters of a voxel ({voxel_mm:g} mm) or more, and a site for "
+            f"each case, at least 2; it was given {len(cases)} cases, the diameters {list(sizes_mm)} mm, "
+            f"and {sites} sites."
         )
     plan = {}
     for i, name in enumerate(cases):
