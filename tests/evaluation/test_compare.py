@@ -205,6 +205,10 @@ def test_a_model_is_left_out_where_it_cannot_serve_the_views(phantom_model: Path
     assert fake.asked == 2
     with pytest.raises(GeometryError, match="At most 1 views"):
         run_plan(plan(fake, phantom_store, [["pa", "lateral"]]))
+    alone = plan(fake, phantom_store, [["pa", "lateral"]])
+    mean = replace(alone.entries[0][0], label="mean", plain=True)
+    with pytest.raises(GeometryError, match="At most 1 views"):
+        run_plan(replace(alone, entries=(*alone.entries, (mean, alone.entries[0][1]))))
 
 
 def test_it_is_said_what_a_model_was_trained_on(phantom_store: Path, phantom_model: Path, tmp_path: Path) -> None:

@@ -98,9 +98,18 @@ def find_weights(net: Net, folder: Path) -> Path | None:
 
 
 def nets_there() -> tuple[str, ...]:
-    """Return the networks whose weights the user has: without them, figures are None."""
+    """Return the networks whose weights are in the folder of `VOXRAY_LPIPS`; none where it is not set.
+
+    Raises:
+        InputError: if it is set, and the folder has none.
+    """
     folder = os.environ.get(FOLDER_VARIABLE)
-    return tuple(net for net in get_args(Net) if find_weights(net, Path(folder)) is not None) if folder else ()
+    if not folder:
+        return ()
+    found = tuple(net for net in get_args(Net) if find_weights(net, Path(folder)) is not None)
+    if not found:
+        load_lpips(folder=Path(folder))  # says what is missing
+    return found
 
 
 def load_lpips(net: Net = "vgg", folder: Path | None = None, device: str = "cpu") -> Lpips:
@@ -213,9 +222,7 @@ def lpips_dvg(model: Lpips, hu: Float[Tensor, "z y x"], truth: Float[Tensor, "z 
 
 @lru_cache(maxsize=3)
 def _user_model(net: Net, folder: str) -> Lpips | None:
-    if find_weights(net, Path(folder)) is None:
-        if not any(find_weights(other, Path(folder)) for other in get_args(Net)):
-            load_lpips(net, Path(folder))  # says what is missing
+    if net not in nets_there():
         return None
     return load_lpips(net, Path(folder), "cuda" if torch.cuda.is_available() else "cpu")
 

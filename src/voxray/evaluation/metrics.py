@@ -124,7 +124,8 @@ def _uncertainty(trial: Trial) -> float | None:
     std = trial.estimate.std
     if std is None:
         return None
-    return rank_correlation(std.hu, trial.hu - trial.truth, trial.truth > AIR_HU)
+    found = rank_correlation(std.hu, trial.hu - trial.truth, trial.truth > AIR_HU)
+    return found if math.isfinite(found) else None  # no ranks where all voxels are alike
 
 
 METRICS: tuple[Metric, ...] = (

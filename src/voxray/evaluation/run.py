@@ -257,7 +257,7 @@ def _finished(
         evaluation.write_csv(results.path / ROWS, overwrite=True)
     else:
         evaluation = Evaluation(tuple(manifest.sorted(rows)), manifest.metrics)
-    if refusals and not evaluation.rows:
+    if refusals and all(row.model == PLAIN_MEAN for row in evaluation.rows):
         raise GeometryError(next(iter(refusals.values())))
     for (label, views), reason in refusals.items():
         warnings.warn(f"{label!r} is left out for the views {views!r}: {reason}", VoxrayWarning, 3)
