@@ -188,9 +188,12 @@ def test_another_test_of_the_same_model_has_the_name_of_its_folder(tmp_path: Pat
     for name, result in (("one", planted("m", [0.0])), ("two", planted("m", [1.0])), ("three", planted("n", [1.0]))):
         (tmp_path / name).mkdir()
         result.write_csv(tmp_path / name / NODULES)
-    folders = [tmp_path / name for name in ("one", "two", "three", "two", "nowhere")]
+    again = tmp_path / "three" / "two"
+    again.mkdir()
+    planted("m", [0.5]).write_csv(again / NODULES)
+    folders = [*(tmp_path / name for name in ("one", "two", "three", "two", "nowhere")), again]
     found = [(row.model, row.recovery) for row in read_nodules(folders).rows]
-    assert found == [("m", 0), ("m (two)", 1), ("n", 1)]
+    assert found == [("m", 0), ("m (two)", 1), ("n", 1), (f"m ({again})", 0.5)]
 
 
 @pytest.mark.parametrize(("line", "old", "new", "says"), [

@@ -138,8 +138,14 @@ def read_nodules(folders: Sequence[Path]) -> NoduleResult:
         if (folder / NODULES).is_file():
             found = NoduleResult.read_csv(folder / NODULES).rows
             known = {row.group for row in rows}
-            rows += [replace(row, model=f"{row.model} ({folder.name})") if row.group in known else row for row in found]
+            rows += [_told_apart(row, folder, known) for row in found]
     return NoduleResult(tuple(rows))
+
+
+def _told_apart(row: NoduleRow, folder: Path, known: set[Group]) -> NoduleRow:
+    names = (row.model, f"{row.model} ({folder.name})", f"{row.model} ({folder})")
+    renamed = [replace(row, model=name) for name in names]
+    return next((row for row in renamed if row.group not in known), renamed[-1])
 
 
 def auc(present: Float[np.ndarray, " sites"], absent: Float[np.ndarray, " sites"]) -> tuple[float, float, float]:
