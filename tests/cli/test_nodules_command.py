@@ -90,7 +90,7 @@ def test_arguments_and_library_have_the_same_defaults() -> None:
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    (("--size", "0"), "positive diameters"), (("--split", "test"), "has no split 'test'; it has train, val"),
+    (("--size", "0"), "diameters of a voxel"), (("--split", "test"), "has no split 'test'; it has train, val"),
     (("--size", "200"), "have room for 0 of 16 sites of 200 mm"), (("--views", "top"), "top"),
 ])  # fmt: skip
 def test_T2_what_cannot_be_done_is_2_and_leaves_nothing(

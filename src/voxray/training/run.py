@@ -151,7 +151,8 @@ class _Training:
         recorder = None
         if _is_first_process():
             recorder = Recorder(self.run, names, self.weights, start, self.options, self.progress)
-        variants = min(filter(None, (self.recipe.data.variants, stage.options.variants)), default=0)
+        most = self.recipe.data.variants
+        variants = min(most, stage.options.variants or most)
         job = StageRun(
             method=self.method, stage=stage, items=self._items(), variants=variants,
             seed=self.recipe.training.seed, start=start, tensors=checkpoint.tensors if checkpoint is not None else {},

@@ -98,7 +98,8 @@ class Dvg(Method):
         outside: Outside,
     ) -> Float[Tensor, "z y x"]:
         """Return the lifted new views of the first volume: V_init = D(G_z), I_new = FP(V_init), BP(I_new)."""
-        first = self.decode_ct(z_coarse)[0, 0].float()
+        with _in_bf16(z_coarse):
+            first = self.decode_ct(z_coarse)[0, 0].float()
         return lift_new(self.settings.lift, self.anatomy, first, views, around, outside)
 
     def denoise(self, x: Tensor, t: Tensor, conditions: Batch) -> Tensor:
@@ -148,7 +149,7 @@ class Dvg(Method):
 
     def _prepare_latents(self, item: Item) -> Item:
         kept = ("around", "air", "new_views_um", "new_shapes")
-        with torch.autocast(item["ct"].device.type, dtype=torch.bfloat16):  # items are kept in half precision anyway
+        with _in_bf16(item["ct"]):  # items are kept in half precision anyway
             z_ct = self.encode_ct(item["ct"][None, None])[0]
             z_in = self.encode_lifted(item["lifted"][None, None])[0]
         return {"z_ct": z_ct.float(), "z_in": z_in.float(), **{key: item[key] for key in kept if key in item}}
@@ -170,10 +171,12 @@ class Dvg(Method):
         conditions = {"z_in": z_in}
         if self.coarse is None:
             return conditions
-        z_coarse = self.predict(z_in).float()
+        with _in_bf16(z_in):
+            z_coarse = self.predict(z_in).float()
         if new is not None:
             lifted = self.synthesise(z_coarse, new, around, outside)
-            conditions["z_new"] = self.encode_lifted(lifted[None, None], new=True)
+            with _in_bf16(lifted):
+                conditions["z_new"] = self.encode_lifted(lifted[None, None], new=True).float()
         if self.settings.denoiser is not None and self.settings.denoiser.on_coarse:
             conditions["z_coarse"] = z_coarse
         return conditions
@@ -223,7 +226,8 @@ class Dvg(Method):
         rough = config.consistency.display_noise if radiograph.kind == "display" else None
         lifted, around = lift(config.lift, self.anatomy, measured, views, outside, noise=rough)
         new = new_views(views, config.new_view) if config.new_view is not None else None
-        z_in = self.encode_lifted(lifted[None, None])
+        with _in_bf16(lifted):
+            z_in = self.encode_lifted(lifted[None, None]).float()
         noise = rough or config.consistency.noise
 
         changes = self.anatomy.variations(outside, config.consistency.lengths_mm, config.consistency.scale)
@@ -239,7 +243,8 @@ class Dvg(Method):
             return torch.cat([self.encode_ct(to_unit_range(mu_to_hu(scene.mu))[None, None]) for scene in scenes])
 
         if self.denoiser is None:
-            latents = self.predict(z_in).float()
+            with _in_bf16(z_in):
+                latents = self.predict(z_in).float()
             steps.done(1)
         else:
             conditions = self._conditions(z_in, new, around, outside)
@@ -247,7 +252,8 @@ class Dvg(Method):
             latents = self._sample(conditions, count, rng, between if config.consistency.between else None, steps)
         scenes = []
         for latent in latents:
-            unit = self.decode_ct(latent[None])[0, 0].float()
+            with _in_bf16(latent):
+                unit = self.decode_ct(latent[None])[0, 0].float()
             if config.lift_share:
                 unit = unit.lerp(lifted, config.lift_share)
             scene = Scene(mu_from_unit(unit), self.grid, around, self.anatomy.support)
@@ -269,7 +275,7 @@ class Dvg(Method):
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             steps.done(1)
-            with torch.autocast(z_in.device.type, dtype=torch.bfloat16):
+            with _in_bf16(x):
                 return self.denoise(x, t, repeated)
 
         return draw(
@@ -312,6 +318,11 @@ class _Steps:
         self.count += steps
         if self.progress is not None:
             self.progress(self.count, self.total)
+
+
+def _in_bf16(where: Tensor) -> torch.autocast:
+    """Run networks in bfloat16, which takes less than half the time, also on a CPU."""
+    return torch.autocast(where.device.type, dtype=torch.bfloat16)
 
 
 def _range(network: VQAutoencoder) -> tuple[Tensor, Tensor]:
