@@ -150,6 +150,10 @@ def test_I12_results_of_another_evaluation_are_not_mixed_with_this_one(
     new = compare([quick], phantom_store, folder, options=replace(ONE, metrics=("ssim",), overwrite=True))
     assert new.metrics == ("ssim",)
     assert len(ResultsFolder.open(folder).rows()) == len(new.rows) == 6
+    (folder / MANIFEST).write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        compare([quick], phantom_store, folder, options=ONE)
+    assert len(compare([quick], phantom_store, folder, options=replace(ONE, overwrite=True)).rows) == 6
 
 
 def test_I12_a_folder_of_something_else_is_left_alone(phantom_model: Path, phantom_store: Path, tmp_path: Path) -> None:

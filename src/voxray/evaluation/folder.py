@@ -94,18 +94,18 @@ class ResultsFolder:
             InputError: if it holds something else, or the results of another evaluation, and may not be overwritten;
                 or cannot be written to.
         """
-        if (path / MANIFEST).is_file():
+        if (path / MANIFEST).is_file() and overwrite:
+            cls(path, manifest)._clear("*")
+        elif (path / MANIFEST).is_file():
             found = cls.open(path)
             differences = manifest.differences(found.manifest)
-            if not differences and not overwrite:
-                found._clear(f"{TEMPORARY_PREFIX}*")
-                return found
-            if not overwrite:
+            if differences:
                 raise InputError(
                     f"'{path}' holds the results of another evaluation ({'; '.join(differences[:5])}): choose another "
                     "folder, or say --overwrite."
                 )
-            found._clear("*")
+            found._clear(f"{TEMPORARY_PREFIX}*")
+            return found
         else:
             _refuse_foreign(path)
         for name in (_TRIALS, _TRUTHS):

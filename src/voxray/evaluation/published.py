@@ -83,7 +83,8 @@ class PublishedTable:
         """Why other numbers may not be ranked with these."""
         return (
             f"{self.source.data}. Scored: {self.source.scoring}. Numbers of other scans, splits or projectors stand "
-            "beside for orientation and are no ranking."
+            "beside for orientation and are no ranking. Ours are of each model's defaults: of diffusion models, the "
+            "mean of several samples that were made to agree with the X-rays, where papers score one sample as drawn."
         )
 
 
