@@ -55,7 +55,7 @@ def _small_dvg(config: MethodConfig, brief: bool) -> list[str]:
                 f"config.{part}.critic_width=4",
             ]  # fmt: skip
     alone = 150 if config.coarse is None else 50  # without G_z, the diffusion has all to learn
-    for part, steps in (("coarse", 50), ("denoiser", alone)):
+    for part, steps in (("coarse", 80), ("denoiser", alone)):
         if getattr(config, part) is not None:
             found += [
                 f"config.{part}.net.channels={[8, 32] if brief else [8, 16, 32]}", f"config.{part}.net.width=8",
