@@ -127,6 +127,21 @@ def test_codes_are_between_minus_one_and_one() -> None:
         assert float(method.decode_ct(100 * latents).max()) <= 1.0
 
 
+@torch.no_grad()
+def test_each_member_of_g_z_learns_from_its_own_error() -> None:
+    """The error of their mean is smaller, and would leave all but one without a task."""
+    method = fresh("dvg-anyview", "config.coarse.members=3")
+    with torch.random.fork_rng():
+        torch.default_generator.manual_seed(0)
+        for parameter in method.coarse.parameters():  # type: ignore[union-attr]
+            parameter.normal_(std=0.1)
+    stage = next(stage for stage in stages(method) if stage.name == "coarse")
+    batch = {key: torch.randn(2, 8, 8, 8, 8, generator=rng()) for key in ("z_in", "z_ct")}
+    errors = [(net(batch["z_in"], None) - batch["z_ct"]).square().mean() for net in method.coarse.members]  # type: ignore
+    assert stage.loss(batch, 0, rng())["loss"] == pytest.approx(float(sum(errors)) / 3, rel=1e-5)
+    assert (method.predict(batch["z_in"]) - batch["z_ct"]).square().mean() < min(errors)
+
+
 def test_conditions_are_scaled_only_where_the_recipe_says_so() -> None:
     lifted = torch.rand(1, 1, 32, 32, 32, generator=rng())
     with torch.no_grad():

@@ -370,18 +370,17 @@ def test_a_folder_with_all_five_files_makes_the_same_model(tmp_path: Path, omega
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_the_anatomy_is_that_of_the_atlas_on_its_grid_and_empty_on_another(tmp_path: Path) -> None:
+def test_the_anatomy_is_that_of_the_atlas_on_its_support_and_empty_on_another(tmp_path: Path) -> None:
     with torch.device("meta"):
         wanted = RELEASE.build().state_dict()
     atlas = load_model("atlas").method.state_dict()
-    assert wanted["anatomy.mean"].shape == atlas["mean"].shape
-    assert wanted["anatomy.around"].shape == wanted["anatomy.std"].shape == atlas["deviations"][0].shape
+    assert wanted["anatomy.mean"].shape == wanted["anatomy.std"].shape == atlas["deviations"][0].shape
     file = write_everything(tmp_path / "DVG_Diffusion.pt", release())
-    import_dvg([file], tmp_path / "other", recipe=SMALL)
-    assert not loaded(tmp_path / "other")["anatomy.around"].any()
-    grid = SMALL.grid.model_copy(update={"shape": (128, 128, 128), "spacing_mm": 2.5})
-    import_dvg([file], tmp_path / "same", recipe=SMALL.model_copy(update={"grid": grid}))
-    torch.testing.assert_close(loaded(tmp_path / "same")["anatomy.mean"], atlas["mean"])
+    import_dvg([file], tmp_path / "same", recipe=SMALL)
+    torch.testing.assert_close(loaded(tmp_path / "same")["anatomy.mean"], atlas["around"])
+    other = SMALL.model_copy(update={"config": SMALL.config | {"anatomy": {"spacing_mm": 20.0}}})
+    import_dvg([file], tmp_path / "other", recipe=other)
+    assert not loaded(tmp_path / "other")["anatomy.mean"].any()
 
 
 def test_what_a_network_lacks_or_has_too_much_is_listed(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from voxray.geometry import VolumeGrid
 from voxray.images import CTVolume
 from voxray.methods.stages import MethodConfig, Progress
 from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu
-from voxray.physics.consistency import Scene, inside
+from voxray.physics.consistency import Scene, inside, interpolate_onto
 from voxray.physics.variation import Variation
 
 
@@ -29,41 +29,41 @@ class AnatomyConfig(MethodConfig):
 class Anatomy(nn.Module):
     """Mean and standard deviation of the training scans, relative to water: 1 for 0 HU and 0 for -1000 HU.
 
+    Both are known on the support, also within the volume: a mean of patients has nothing finer.
+
     Args:
         config: the support around the volume.
         grid: of the volume, about the origin.
     """
 
-    mean: Float[Tensor, "z y x"]
-    around: Float[Tensor, "Z Y X"]
+    mean: Float[Tensor, "Z Y X"]
     std: Float[Tensor, "Z Y X"]
 
     def __init__(self, config: AnatomyConfig, grid: VolumeGrid) -> None:
         super().__init__()
         self.config, self.grid = config, grid
         self.support = support_of(config.support_mm, config.spacing_mm)
-        self.register_buffer("mean", torch.zeros(grid.shape))
-        self.register_buffer("around", torch.zeros(self.support.shape))
+        self.register_buffer("mean", torch.zeros(self.support.shape))
         self.register_buffer("std", torch.zeros(self.support.shape))
 
     def fit(self, cases: Sequence[Case], progress: Progress | None) -> None:
         """Set mean and standard deviation from the cases, in one pass."""
-        mean, total, squares = (torch.zeros_like(b, dtype=torch.float64) for b in (self.mean, self.around, self.std))
+        total, squares = (torch.zeros_like(b, dtype=torch.float64) for b in (self.mean, self.std))
         for i, case in enumerate(cases):
-            volume, whole = relative_to_water(case, self.support)
-            mean += volume
+            whole = relative_to_water(case, self.support)
             total += whole
             squares += whole.double().square()
             if progress is not None:
                 progress(i + 1, len(cases))
         n = len(cases)
-        self.mean.copy_(mean / n)
-        self.around.copy_(total / n)
+        self.mean.copy_(total / n)
         self.std.copy_(((squares / n - (total / n).square()).clamp_min(0) * n / max(n - 1, 1)).sqrt())
 
     def scene(self, outside: Outside) -> Scene:
         """Return the mean anatomy, per mm."""
-        return mean_scene(self.mean, self.grid, self.around, self.support, outside)
+        return mean_scene(
+            interpolate_onto(self.mean, self.support, self.grid), self.grid, self.mean, self.support, outside
+        )
 
     def variations(self, outside: Outside, lengths_mm: Sequence[float], scale: float = 1.0) -> list[Variation]:
         """Return smooth random changes of the voxels, per mm; each length has an equal part of the variance.
@@ -83,10 +83,10 @@ def support_of(side_mm: float, spacing_mm: float) -> VolumeGrid:
     return VolumeGrid.centred(shape=(round(side_mm / spacing_mm),) * 3, spacing_mm=spacing_mm)
 
 
-def relative_to_water(case: Case, support: VolumeGrid) -> tuple[Float[Tensor, "z y x"], Float[Tensor, "Z Y X"]]:
-    """Return a case's attenuation as a part of water's: its volume, and its whole scan on the support."""
+def relative_to_water(case: Case, support: VolumeGrid) -> Float[Tensor, "Z Y X"]:
+    """Return a case's attenuation as a part of water's: its whole scan on the support."""
     scan = CTVolume(case.scan.hu, case.scan.grid.shifted(-case.isocentre_mm))
-    return hu_to_mu(case.volume.hu, 1.0), hu_to_mu(resample(scan, support).hu, 1.0)
+    return hu_to_mu(resample(scan, support).hu, 1.0)
 
 
 def mean_scene(mean: Tensor, grid: VolumeGrid, around: Tensor, support: VolumeGrid, outside: Outside) -> Scene:

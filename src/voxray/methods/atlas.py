@@ -19,7 +19,7 @@ from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.anatomy import fine_variations, mean_scene, relative_to_water, smooth, support_of, where
 from voxray.methods.base import Estimate, Method, MethodConfig, Outside, Progress, Stage, about_isocentre, as_volume
-from voxray.physics.attenuation import MU_WATER_PER_MM
+from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu
 from voxray.physics.consistency import Scene, make_consistent
 from voxray.physics.display import as_line_integrals
 from voxray.physics.variation import Variation
@@ -80,9 +80,8 @@ class Atlas(Method):
             )
         self.mean.zero_()
         for i, case in enumerate(cases):
-            volume, whole = relative_to_water(case, self.support)
-            self.mean += volume / len(cases)
-            self.deviations[i] = whole
+            self.mean += hu_to_mu(case.volume.hu, 1.0) / len(cases)
+            self.deviations[i] = relative_to_water(case, self.support)
             if progress is not None:
                 progress(i + 1, len(cases))
         self.around.copy_(self.deviations.mean(0))

@@ -162,11 +162,10 @@ def _wanted(recipe: Recipe) -> Weights:
 
 
 def _anatomy(method: Method) -> Weights:
-    """Return the mean anatomy of the embedded atlas, for the release has none; on another grid it stays empty."""
+    """Return the mean anatomy of the embedded atlas, for the release has none; on another support it stays empty."""
     atlas, own = load_model("atlas").method.state_dict(), method.state_dict()
     mean = {
-        "anatomy.mean": atlas["mean"],
-        "anatomy.around": atlas["around"],
+        "anatomy.mean": atlas["around"],
         "anatomy.std": atlas["deviations"].std(0),
     }
     if any(own[name].shape != tensor.shape for name, tensor in mean.items()):

@@ -24,6 +24,7 @@ from voxray.methods.dvg.lifting import lift, lift_new, mu_from_unit
 from voxray.methods.dvg.new_view import new_views
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
 from voxray.nets.autoencoder import VQAutoencoder
+from voxray.nets.ensemble import Ensemble
 from voxray.physics.attenuation import MU_WATER_PER_MM, mu_to_hu, to_unit_range
 from voxray.physics.consistency import Scene, make_consistent
 from voxray.physics.display import as_line_integrals
@@ -61,7 +62,7 @@ class Dvg(Method):
             if config.new_view is not None and config.new_view.own_encoder:
                 self.new = VQAutoencoder(config.lifted.sizes)
         if config.coarse is not None:
-            self.coarse = config.coarse.net.build(given, latents, time=False)
+            self.coarse = config.coarse.build(given, latents)
         if config.denoiser is not None:
             channels = given * (1 + (config.new_view is not None)) + latents * (1 + config.denoiser.on_coarse)
             self.denoiser = config.denoiser.net.build(channels, latents, time=True)
@@ -87,7 +88,9 @@ class Dvg(Method):
 
     def predict(self, z_in: Float[Tensor, "b c Z Y X"]) -> Float[Tensor, "b d Z Y X"]:
         """Return G_z(z_in), the first guess of the CT's latents (DVG-Net, eq. 8), in -1..1."""
-        found = cast(nn.Module, self.coarse)(z_in, None)
+        return self._as_latents(cast(nn.Module, self.coarse)(z_in, None))
+
+    def _as_latents(self, found: Tensor) -> Tensor:
         return found if self.settings.scale_conditions else _scaled(found, self.ct)
 
     def synthesise(
@@ -182,7 +185,10 @@ class Dvg(Method):
         return conditions
 
     def _coarse_loss(self, batch: Batch, step: int, rng: torch.Generator) -> Losses:
-        return {"loss": F.mse_loss(self.predict(batch["z_in"]).float(), batch["z_ct"])}
+        if not isinstance(self.coarse, Ensemble):
+            return {"loss": F.mse_loss(self.predict(batch["z_in"]).float(), batch["z_ct"])}
+        found = self._as_latents(self.coarse.each(batch["z_in"], None)).float()
+        return {"loss": F.mse_loss(found, batch["z_ct"].expand_as(found))}
 
     def _denoiser_loss(self, batch: Batch, step: int, rng: torch.Generator) -> Losses:
         x0 = batch["z_ct"]

@@ -1,0 +1,29 @@
+"""Several nets that do the same."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Ensemble(nn.Module):
+    """The mean of what several nets say, which errs less than any: each has learned something else by chance.
+
+    Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017.
+
+    Args:
+        members: with fresh weights of their own; all are given the same.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, *given: Tensor | None) -> Float[Tensor, "b ..."]:
+        """Return the mean over the members."""
+        return self.each(*given).mean(0)
+
+    def each(self, *given: Tensor | None) -> Float[Tensor, "n b ..."]:
+        """Return what every member says; each learns from its own error, not from that of the mean."""
+        return torch.stack([member(*given) for member in self.members])
