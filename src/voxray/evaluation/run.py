@@ -18,9 +18,9 @@ from voxray.evaluation.planes import Planes
 from voxray.evaluation.protocols import Protocol, make_xrays
 from voxray.evaluation.results import PLAIN_MEAN, Evaluation, Row, ViewSet
 from voxray.evaluation.trial import Trial
-from voxray.evaluation.workers import perform
 from voxray.geometry import ViewGeometry
 from voxray.methods.base import Estimate, Method, Outside, check_case
+from voxray.processes import perform
 
 Progress = Callable[[int, int], None]
 
