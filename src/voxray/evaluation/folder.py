@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from safetensors import safe_open
@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from voxray.data.store import CaseRecord
 from voxray.errors import InputError
-from voxray.evaluation.nodule_results import NODULES
+from voxray.evaluation.nodule_results import NODULE_FILES
 from voxray.evaluation.planes import Planes
 from voxray.evaluation.results import Evaluation, Row
 from voxray.images.atomic import TEMPORARY_PREFIX, atomic_path, make_folder, write_text_atomic
@@ -28,11 +28,18 @@ _TRIALS, _TRUTHS, _ENDING = "trials", "truths", ".safetensors"
 _KEY = "voxray_trial"
 
 
-class _Strict(BaseModel):
+class Written(BaseModel):
+    """What is written down of a request, of which other requests are told apart."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def differences(self, other: Self) -> list[str]:
+        """Name what differs from another request; the version of voxray is told, too."""
+        mine, others = self.model_dump(), other.model_dump()
+        return [_difference(name, mine[name], others[name]) for name in mine if mine[name] != others[name]]
 
-class ModelEntry(_Strict):
+
+class ModelEntry(Written):
     """A model that takes part: the hash of its recipe and weights, and the settings that were changed."""
 
     sha256: str
@@ -40,7 +47,7 @@ class ModelEntry(_Strict):
     about: str = ""
 
 
-class Manifest(_Strict):
+class Manifest(Written):
     """All that shapes the scores; another evaluation is not mixed with this one."""
 
     version: Literal[1] = 1
@@ -54,11 +61,6 @@ class Manifest(_Strict):
     seed: int
     samples: int
     lpips: tuple[str, ...] = Field(default=(), description="networks of LPIPS whose weights were there")
-
-    def differences(self, other: "Manifest") -> list[str]:
-        """Name what differs from another evaluation; the version of voxray is told, too."""
-        mine, others = self.model_dump(), other.model_dump()
-        return [_difference(name, mine[name], others[name]) for name in mine if mine[name] != others[name]]
 
     def sorted(self, rows: Iterable[Row]) -> list[Row]:
         """Sort rows by case, views, protocol and model, as they are named here."""
@@ -180,7 +182,7 @@ def _refuse_foreign(folder: Path) -> None:
     """Refuse a folder of other things; planted nodules may be there, and what a start that was killed left."""
     if not folder.is_dir():
         return  # to be made, or refused when that fails
-    own = (NODULES, _TRIALS, _TRUTHS)
+    own = (*NODULE_FILES, _TRIALS, _TRUTHS)
     others = [file.name for file in folder.iterdir() if file.name not in own]
     others = [name for name in others if not name.startswith(TEMPORARY_PREFIX)]
     if others:
