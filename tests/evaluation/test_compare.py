@@ -70,7 +70,10 @@ def test_a_model_with_settings_is_called_by_them() -> None:
     assert ModelSpec("runs/x", ("config.consistency.final=false",)).label("x") == "x consistency.final=false"
 
 
-@pytest.mark.parametrize(("labels", "says"), [(("a", "a"), "Two models are called 'a'"), (("a", "mean"), "plain mean")])
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [(("a", "a"), "Two models are called 'a'"), (("a", "mean"), "plain mean"), (("mean of a",), "plain mean")],
+)
 def test_two_models_never_share_a_name(labels: tuple[str, ...], says: str) -> None:
     with pytest.raises(InputError, match=says):
         check_labels([Contender(label, lambda: None) for label in labels])  # type: ignore[arg-type,return-value]
@@ -85,7 +88,7 @@ def test_results_are_whole_and_in_order(compared: Path) -> None:
     assert list(manifest["models"]) == labels
     with (compared / ROWS).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    views = ["pa", "1 over 180", "3 over 180"]
+    views = ["pa", "pa,60,120"]
     assert [(row["case"], row["views"], row["model"]) for row in rows] == [
         (f"phantom{case}", view, label) for case in (20, 21, 22) for view in views for label in labels
     ]

@@ -176,7 +176,9 @@ def _show(evaluation: "Evaluation") -> None:
 
 
 def _shown(mean: float, std: float) -> str:
-    return f"{mean:.4g} ± {std:.2g}" if math.isfinite(mean) else "-"
+    if not math.isfinite(mean):
+        return "-"
+    return f"{mean:.4g}" if math.isnan(std) else f"{mean:.4g} ± {std:.2g}"
 
 
 def report(

@@ -15,7 +15,7 @@ from voxray.evaluation.report import tables
 from voxray.evaluation.report.collection import Collection
 from voxray.evaluation.report.latex import as_latex
 from voxray.evaluation.report.tables import Table
-from voxray.evaluation.results import PLAIN_MEAN, Group
+from voxray.evaluation.results import Group, is_plain_mean
 from voxray.images.atomic import refuse_existing, write_text_atomic
 from voxray.images.disclaimer import DISCLAIMER, made_by
 
@@ -113,7 +113,7 @@ def checked_reference(collection: Collection, reference: str | None) -> str:
     Raises:
         InputError: if there is none of that name.
     """
-    labels = [label for label in collection.models if label != PLAIN_MEAN] or [PLAIN_MEAN]
+    labels = sorted(collection.models, key=is_plain_mean)  # models first, in their order
     if reference is None:
         return labels[0]
     if reference not in collection.models:

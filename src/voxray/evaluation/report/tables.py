@@ -131,7 +131,7 @@ def all_metrics(evaluation: Evaluation, protocol: Protocol, views: str) -> Table
             continue
         means = [mean_of(evaluation, group, name, bootstrap=False) for group in groups]
         best = _best(name, means)
-        texts = [f"{shown(m.mean, name)} ± {shown(m.std, name)}" if m.cases else NOTHING for m in means]
+        texts = [_with_spread(mean, name) for mean in means]
         rows.append((Entry(column(name)), *(Entry(text, strong=i == best) for i, text in enumerate(texts))))
     title = f"All metrics: {protocol}, {views}"
     return Table(title, ("metric", *(group.model for group in groups)), tuple(rows), ("Mean ± standard deviation.",))
@@ -260,10 +260,13 @@ def _best(metric: str, means: Sequence[Mean]) -> int | None:
 
 
 def _with_interval(mean: Mean, metric: str) -> tuple[str, str]:
-    if not mean.cases:
-        return NOTHING, ""
-    text = f"{shown(mean.mean, metric)} ± {shown(mean.std, metric)}"
-    return text, _span(mean.low, mean.high, digits_of(metric))
+    return _with_spread(mean, metric), _span(mean.low, mean.high, digits_of(metric))
+
+
+def _with_spread(mean: Mean, metric: str) -> str:
+    """Return mean ± standard deviation; a single case, or an infinite mean, has no spread."""
+    text = shown(mean.mean, metric)
+    return text if math.isnan(mean.std) else f"{text} ± {shown(mean.std, metric)}"
 
 
 def _span(low: float, high: float, digits: int) -> str:
