@@ -205,10 +205,8 @@ def lpips_dvg(model: Lpips, hu: Float[Tensor, "z y x"], truth: Float[Tensor, "z 
 
 
 @lru_cache(maxsize=3)
-def _user_model(net: Net, folder: str) -> Lpips | None:
-    if net not in nets_there():
-        return None
-    return load_lpips(net, Path(folder), "cuda" if torch.cuda.is_available() else "cpu")
+def _user_model(net: Net, folder: str, device: str) -> Lpips | None:
+    return load_lpips(net, Path(folder), device) if net in nets_there() else None
 
 
 def _if_there(net: Net, score: Callable[[Lpips, Tensor, Tensor], float]) -> Callable[[Trial], float | None]:
@@ -218,7 +216,7 @@ def _if_there(net: Net, score: Callable[[Lpips, Tensor, Tensor], float]) -> Call
         if min(trial.truth.shape) < SMALLEST[net]:
             return None
         folder = os.environ.get(FOLDER_VARIABLE)
-        model = _user_model(net, folder) if folder else None
+        model = _user_model(net, folder, trial.device) if folder else None
         return None if model is None else score(model, trial.hu, trial.truth)
 
     return of

@@ -168,7 +168,7 @@ class Examiner:
         except GeometryError as error:
             self.refused[served] = str(error)
             return Outcome(None, refusal=str(error))
-        trial = Trial(case, task.protocol, radiograph, outside, estimate)
+        trial = Trial(case, task.protocol, radiograph, outside, estimate, str(_device_of(method)))
         row = Row(
             task.case, task.protocol, task.contender.label,
             scores={metric.name: metric.of(trial) for metric in catalogue.select(self.metrics)},
