@@ -6,6 +6,7 @@ from voxray.errors import InputError
 from voxray.evaluation import (
     calibration,
     conventions,
+    fid,
     lpips,
     metrics,
     perceptual,
@@ -24,6 +25,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
     "calibration": calibration.METRICS,
     "reprojection": reprojection.METRICS,
     "views": view_synthesis.METRICS,
+    fid.NAME: (),  # of a set of cases, no column; for this group alone it has to be asked for by its name
 }
 
 # The figures that tables begin with.

@@ -23,8 +23,8 @@ from voxray.images.atomic import TEMPORARY_PREFIX, atomic_path, make_folder, wri
 from voxray.images.disclaimer import made_by
 from voxray.images.reading import reading
 
-MANIFEST, ROWS = "evaluation.json", "rows.csv"
-_TRIALS, _TRUTHS, _ENDING = "trials", "truths", ".safetensors"
+MANIFEST, ROWS, FID = "evaluation.json", "rows.csv", "fid.csv"
+_TRIALS, _TRUTHS, _ENDING, _FEATURES = "trials", "truths", ".safetensors", ".features"
 _KEY = "voxray_trial"
 
 
@@ -61,6 +61,7 @@ class Manifest(Written):
     seed: int
     samples: int
     lpips: tuple[str, ...] = Field(default=(), description="networks of LPIPS whose weights were there")
+    fid: str = Field(default="", description="weights that FID is of; empty where it was not asked for")
 
     def sorted(self, rows: Iterable[Row]) -> list[Row]:
         """Sort rows by case, views, protocol and model, as they are named here."""
@@ -162,6 +163,11 @@ class ResultsFolder:
         """
         return _read(self._trial(row.case, row.protocol, row.views, row.model)), _read(self._truth(row.case))
 
+    def features(self, row: Row) -> tuple[Path, Path]:
+        """Return where the features of a row's volume and of the truth are kept, if they are (`fid`)."""
+        trial, truth = self._trial(row.case, row.protocol, row.views, row.model), self._truth(row.case)
+        return trial.with_name(trial.stem + _FEATURES), truth.with_name(truth.stem + _FEATURES)
+
     def _trial(self, case: str, protocol: str, views: str, model: str) -> Path:
         digest = hashlib.sha256(json.dumps([case, protocol, views, model]).encode()).hexdigest()
         return self.path / _TRIALS / f"{case}-{digest[:16]}{_ENDING}"
@@ -175,7 +181,8 @@ class ResultsFolder:
             for file in (self.path / name).glob(pattern):
                 file.unlink()
         if pattern == "*":
-            (self.path / ROWS).unlink(missing_ok=True)
+            for name in (ROWS, FID):
+                (self.path / name).unlink(missing_ok=True)
 
 
 def _refuse_foreign(folder: Path) -> None:
