@@ -163,7 +163,7 @@ def test_I12_results_of_another_evaluation_are_not_mixed_with_this_one(
 def test_I12_a_folder_of_something_else_is_left_alone(phantom_model: Path, phantom_store: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match=r"holds other files than results of an evaluation \(letter.txt, ...\)"):
-        evaluate(phantom_model, phantom_store, setup=TINY, folder=tmp_path, overwrite=True)
+        evaluate(phantom_model, phantom_store, tmp_path, options=replace(ONE, overwrite=True))
     assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
 
 
@@ -227,7 +227,7 @@ def test_it_is_said_what_a_model_was_trained_on(phantom_store: Path, phantom_mod
     recipe = small_recipe(3).model_copy(update={"trained_on": (patient(21).record.sha256,)})
     save_model(small_method(3), recipe, tmp_path / "known", "")
     with pytest.warns(VoxrayWarning, match=r"'known.*' was trained on 1 of these 3 cases \(phantom21\)"):
-        evaluate(tmp_path / "known", phantom_store, setup=TINY, protocols=["closed"], metrics=["psnr3d"])
+        evaluate(tmp_path / "known", phantom_store, options=ONE)
 
 
 # ---------------------------------------------------------------- processes and costs

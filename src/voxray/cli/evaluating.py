@@ -112,8 +112,8 @@ def evaluate(
         check_output(folder, overwrite=True)  # whether results may be there, the evaluation itself looks
     with progress("Evaluating") as draw:
         evaluation = run(
-            model, store, views=views_or_count(views), overrides=overrides or (), folder=folder, progress=draw,
-            **vars(arguments.options()),
+            model, store, folder, views=views_or_count(views), overrides=overrides or (), options=arguments.options(),
+            progress=draw,
         )  # fmt: skip
     _show(evaluation)
     if table is not None:
