@@ -3,6 +3,7 @@
 import csv
 import json
 import mmap
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +168,31 @@ def test_I12_a_folder_of_something_else_is_left_alone(phantom_model: Path, phant
     assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
 
 
+@pytest.mark.parametrize("name", ["trials/notes/", "rows.csv/", "trials/model.safetensors", "truths/letter.txt"])
+def test_I12_only_what_voxray_wrote_is_overwritten(compared: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(compared, tmp_path / "copy")
+    mine = tmp_path / "copy" / name
+    if name.endswith("/"):
+        if mine.is_file():
+            mine.unlink()
+        mine.mkdir()
+    else:
+        mine.write_text("dear")
+    before = sorted((tmp_path / "copy").rglob("*"))
+    with pytest.raises(InputError, match=f"{name.rstrip('/')}' is in the way.*Nothing was deleted"):
+        ResultsFolder.start(tmp_path / "copy", ResultsFolder.open(compared).manifest, overwrite=True)
+    assert sorted((tmp_path / "copy").rglob("*")) == before
+
+
+def test_results_that_are_overwritten_are_gone(compared: Path, tmp_path: Path) -> None:
+    shutil.copytree(compared, tmp_path / "copy")
+    (tmp_path / "copy" / "trials" / ".voxray-tmp-0-x.safetensors").write_bytes(b"half")
+    (tmp_path / "copy" / "letter.txt").write_text("dear")
+    ResultsFolder.start(tmp_path / "copy", ResultsFolder.open(compared).manifest, overwrite=True)
+    files = {file.name for file in (tmp_path / "copy").rglob("*") if file.is_file()}
+    assert files == {MANIFEST, "letter.txt"}
+
+
 def test_D4_what_a_killed_start_leaves_and_planted_nodules_are_no_hindrance(compared: Path, tmp_path: Path) -> None:
     (tmp_path / "trials").mkdir()
     for name in (".voxray-tmp-0-evaluation.json", "nodules.csv"):
@@ -185,8 +211,6 @@ def test_I12_weights_of_lpips_that_came_later_are_not_mixed_in(compared: Path, t
 
 
 def test_I2_a_damaged_result_is_named(compared: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(compared, tmp_path / "copy")
     file = sorted((tmp_path / "copy" / "trials").iterdir())[0]
     file.write_bytes(file.read_bytes()[:100])

@@ -5,6 +5,7 @@ A reconstruction has one file, written whole or not at all, so that an evaluatio
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +27,12 @@ from voxray.images.reading import reading
 MANIFEST, ROWS, FID = "evaluation.json", "rows.csv", "fid.csv"
 _TRIALS, _TRUTHS, _ENDING, _FEATURES = "trials", "truths", ".safetensors", ".features"
 _KEY = "voxray_trial"
+
+# What an evaluation writes, beside its manifest: `ResultsFolder._trial`, `_truth`, `features`, and what a kill leaves.
+_OURS = re.compile(
+    rf"{re.escape(ROWS)}|{re.escape(FID)}|({_TRIALS}|{_TRUTHS})/{re.escape(TEMPORARY_PREFIX)}.*"
+    rf"|({_TRIALS}/.+-[0-9a-f]{{16}}|{_TRUTHS}/.+)({re.escape(_ENDING)}|{re.escape(_FEATURES)})"
+)
 
 
 class Written(BaseModel):
@@ -94,11 +101,11 @@ class ResultsFolder:
         """Make the folder, or go on in it.
 
         Raises:
-            InputError: if it holds something else, or the results of another evaluation, and may not be overwritten;
-                or cannot be written to.
+            InputError: if it holds the results of another evaluation, and may not be overwritten; or something that
+                voxray did not write is in the way; or it cannot be written to.
         """
         if (path / MANIFEST).is_file() and overwrite:
-            cls(path, manifest)._clear("*")
+            _remove(cls(path, manifest)._written())
         elif (path / MANIFEST).is_file():
             found = cls.open(path)
             differences = manifest.differences(found.manifest)
@@ -107,7 +114,7 @@ class ResultsFolder:
                     f"'{path}' holds the results of another evaluation ({'; '.join(differences[:5])}): choose another "
                     "folder, or say --overwrite."
                 )
-            found._clear(f"{TEMPORARY_PREFIX}*")
+            _remove(file for name in (_TRIALS, _TRUTHS) for file in (path / name).glob(f"{TEMPORARY_PREFIX}*"))
             return found
         else:
             _refuse_foreign(path)
@@ -175,14 +182,30 @@ class ResultsFolder:
     def _truth(self, case: str) -> Path:
         return self.path / _TRUTHS / f"{case}{_ENDING}"
 
-    def _clear(self, pattern: str) -> None:
-        """Delete files that voxray wrote."""
+    def _written(self) -> list[Path]:
+        """Return the files of all results, by their names (a damaged one is voxray's, too).
+
+        Raises:
+            InputError: if something else lies between them.
+        """
+        found = [file for name in (ROWS, FID) if (file := self.path / name).exists()]
         for name in (_TRIALS, _TRUTHS):
-            for file in (self.path / name).glob(pattern):
-                file.unlink()
-        if pattern == "*":
-            for name in (ROWS, FID):
-                (self.path / name).unlink(missing_ok=True)
+            found += sorted((self.path / name).glob("*"))
+        for file in found:
+            if file.is_dir() or not _OURS.fullmatch(file.relative_to(self.path).as_posix()):
+                raise InputError(
+                    f"'{file}' is in the way, and is nothing that voxray wrote: put it elsewhere, or choose another "
+                    "folder. Nothing was deleted."
+                )
+        return found
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        try:
+            file.unlink()
+        except OSError as error:
+            raise InputError(f"'{file}' cannot be deleted: {error.strerror}. Choose another folder.") from error
 
 
 def _refuse_foreign(folder: Path) -> None:
