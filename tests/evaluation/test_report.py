@@ -24,6 +24,7 @@ from voxray.evaluation.report.tables import (
     Table,
     all_metrics,
     beside,
+    calibration,
     costs,
     few,
     headline,
@@ -232,6 +233,19 @@ def test_planted_nodules_have_a_section_where_a_folder_holds_them(compared: Path
     assert section.count("data:image/svg+xml") == 1
     assert "fewer than 30 sites" in section
     assert "Spheres of soft tissue" in tex.read_text()
+
+
+def test_O5_coverage_and_width_stand_in_a_table_by_tissue() -> None:
+    shares = {f"coverage{level}_lung": float(level - 5) for level in (50, 80, 90)} | {"width90_lung": 123.4}
+    everywhere = {f"coverage{level}": 100.0 for level in (50, 80, 90)}
+    rows = [Row(f"c{i}", "closed", "m", shares | everywhere, "pa") for i in range(2)]
+    rows.append(Row("c0", "closed", "without", dict.fromkeys(shares), "pa"))
+    found = calibration(Evaluation(tuple(rows), (*shares, *everywhere)), "closed", "pa")
+    assert found is not None
+    assert [[entry.text for entry in row] for row in found.rows] == [
+        ["m", "everywhere", "100.0", "100.0", "100.0", "–"], ["m", "lungs", "45.0", "75.0", "85.0", "123"]
+    ]  # fmt: skip
+    assert calibration(Evaluation(tuple(rows[2:]), tuple(shares)), "closed", "pa") is None
 
 
 def test_without_planted_nodules_there_is_no_such_section(html: str) -> None:

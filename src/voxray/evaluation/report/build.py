@@ -213,13 +213,15 @@ def _curves(collection: Collection) -> Section:
 def _calibration(collection: Collection) -> Section:
     from voxray.evaluation.report import figures
 
-    drawn = []
+    drawn, found = [], []
     for protocol, views in settings_of(collection):
+        table = tables.calibration(collection.evaluation, protocol, views)
+        found += [table] if table is not None else []
         uri = figures.calibration(collection.evaluation, protocol, views)
         if uri is not None:
             drawn.append(Figure(uri, f"{protocol.capitalize()} protocol, {views}: mean over cases."))
     text = "How often the truth lies within the intervals that a model's standard deviation promises."
-    return Section("Calibration of the uncertainty", text, figures=tuple(drawn))
+    return Section("Calibration of the uncertainty", text, tuple(found), tuple(drawn))
 
 
 def _nodules(planted: NoduleResult) -> Section:

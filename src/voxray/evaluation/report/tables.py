@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
+from voxray.evaluation.calibration import LEVELS
 from voxray.evaluation.catalogue import HEADLINE, metric_named
 from voxray.evaluation.csv_text import csv_text
 from voxray.evaluation.nodule_results import NoduleLine
@@ -15,6 +16,11 @@ from voxray.evaluation.results import Evaluation, Group
 from voxray.evaluation.statistics import FEW_CASES, Mean, compare_all, smallest_p, summarise
 
 NOTHING = "–"
+# Where intervals are judged: for people, in the names of coverages, and the name of the width ("": there is none).
+_PLACES = (
+    ("everywhere", "", ""), ("body", "_body", "width90"), ("lungs", "_lung", "width90_lung"),
+    ("soft tissue", "_soft", "width90_soft"), ("bone", "_bone", "width90_bone"),
+)  # fmt: skip
 # Sites of planted nodules below which intervals are wide (ours).
 FEW_SITES = 30
 
@@ -135,6 +141,24 @@ def all_metrics(evaluation: Evaluation, protocol: Protocol, views: str) -> Table
         rows.append((Entry(column(name)), *(Entry(text, strong=i == best) for i, text in enumerate(texts))))
     title = f"All metrics: {protocol}, {views}"
     return Table(title, ("metric", *(group.model for group in groups)), tuple(rows), ("Mean ± standard deviation.",))
+
+
+def calibration(evaluation: Evaluation, protocol: Protocol, views: str) -> Table | None:
+    """Return coverage and width of intervals by tissue; None where no model has intervals."""
+    rows = []
+    for group in groups_of(evaluation, protocol, views):
+        for place, end, width in _PLACES:
+            names = [f"coverage{level}{end}" for level in LEVELS] + [width]
+            means = [mean_of(evaluation, group, name, bootstrap=False) for name in names]
+            if any(mean.cases for mean in means):
+                texts = (shown(mean.mean, name) for mean, name in zip(means, names, strict=True))
+                rows.append(tuple(map(Entry, (group.model, place, *texts))))
+    columns = ("model", "where", *(f"{level} % interval, %" for level in LEVELS), "width of 90 %, HU")
+    notes = (
+        "How many voxels of the truth lie within the interval of so many percent, mean over cases: as many, if the "
+        "uncertainty is calibrated; fewer, if the model is too sure of itself. Regions are those of the truth.",
+    )
+    return Table(f"Intervals: {protocol}, {views}", columns, tuple(rows), notes) if rows else None
 
 
 def costs(evaluation: Evaluation) -> Table | None:
