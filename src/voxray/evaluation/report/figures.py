@@ -183,7 +183,7 @@ def case_figure(collection: Collection, protocol: Protocol, views: str, case: st
     _, _, truth = found[0]
     with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
         tile = 1.15
-        figure = _figure(6 * tile + 1.0, (1 + len(found)) * tile + 0.45)
+        figure = _figure(6 * tile + 1.0, (1 + len(found)) * 0.93 * tile + 0.45)
         grid = figure.add_gridspec(
             1 + len(found), 7, wspace=0.03, hspace=0.03, left=0.115, right=0.905, top=1 - 0.2 / figure.get_figheight(),
             bottom=0.06 / figure.get_figheight(), width_ratios=[1] * 6 + [0.07],
@@ -205,10 +205,10 @@ def case_figure(collection: Collection, protocol: Protocol, views: str, case: st
                     if r == 1:
                         errors.set_title(f"error, {NAMES[plane]}", fontsize=7.5)
         if shown is not None:
-            bar = figure.colorbar(shown, cax=figure.add_subplot(grid[1:, 6]))
+            bar = figure.colorbar(shown, cax=figure.add_subplot(grid[1:, 6]), extend="both")
             bar.ax.tick_params(labelsize=6.5, width=0.5)
             bar.outline.set_visible(False)
-            bar.set_label("HU, reconstruction minus truth", fontsize=6.5)
+            bar.set_label("error, HU (reconstruction minus truth)", fontsize=6.5)
         return _png(figure)
 
 

@@ -9,7 +9,9 @@ from statistics import median
 from voxray.evaluation.calibration import LEVELS
 from voxray.evaluation.catalogue import HEADLINE, metric_named
 from voxray.evaluation.csv_text import csv_text
+from voxray.evaluation.fid import FidLine
 from voxray.evaluation.nodule_results import NoduleLine
+from voxray.evaluation.planes import NAMES
 from voxray.evaluation.protocols import Protocol
 from voxray.evaluation.published import PublishedTable, heading
 from voxray.evaluation.results import Evaluation, Group
@@ -212,13 +214,44 @@ def beside(evaluation: Evaluation, published: PublishedTable, protocol: Protocol
             ours.append((Entry(f"{model} (ours, n = {max(mean.cases for mean in means)})"), *map(Entry, texts)))
     if not ours:
         return None
-    quoted = [
+    warning = "Ours are of other scans, and of another projector: no ranking."
+    notes = tuple(filter(None, (f"{published.protocol} {warning}", published.note)))
+    title = f"{_title(published)} (ours: {protocol} protocol)"
+    return Table(title, ("method", *published.column_names), (*_quoted(published), *ours), notes)
+
+
+def alone(published: PublishedTable) -> Table:
+    """Return a published table beside which nothing of ours may stand, with the reason."""
+    notes = tuple(filter(None, (f"{published.protocol} {published.apart}", published.note)))
+    return Table(_title(published), ("method", *published.column_names), tuple(_quoted(published)), notes)
+
+
+def _title(published: PublishedTable) -> str:
+    return f"{published.source.cite}, {published.name}: {published.caption}"
+
+
+def _quoted(published: PublishedTable) -> list[tuple[Entry, ...]]:
+    return [
         tuple(Entry(text, quoted=True) for text in (name, *texts))
         for name, texts in zip(published.row_names, published_texts(published), strict=True)
     ]
-    title = f"{published.source.cite}, {published.name}: {published.caption} ({protocol} protocol)"
-    notes = tuple(filter(None, (published.caution, published.note)))
-    return Table(title, ("method", *published.column_names), (*quoted, *ours), notes)
+
+
+def fid(lines: Sequence[FidLine]) -> Table:
+    """Return the FID of groups, by axes and their mean."""
+    rows = []
+    for line in lines:
+        texts = (line.group.model, line.group.protocol, line.group.views, str(line.cases))
+        rows.append(
+            tuple(map(Entry, (*texts, *(shown_as(value, 1) for value in (*line.axes, line.mean)), line.weights)))
+        )
+    columns = ("model", "protocol", "views", "n", *(f"{name} ↓" for name in NAMES), "mean ↓", "weights")
+    notes = (
+        "Fréchet distance between the InceptionV3 features of all reconstructed and all true slices (Heusel et al. "
+        "2017). It tells whether slices look like those of a CT, not whether they are this patient's. Figures of other "
+        "weights or another number of cases are not comparable; the plain mean is one volume, and has none.",
+    )
+    return Table("Fréchet inception distance (FID)", columns, tuple(rows), notes)
 
 
 def published_texts(published: PublishedTable) -> list[list[str]]:
