@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["SIDE", "Inception", "inception_features"]
+__all__ = ["SIDE", "Inception", "Mixed", "inception_features"]
 
 SIDE = 299  # pixels that the network was trained with
 
