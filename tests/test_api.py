@@ -15,6 +15,7 @@ from skimage.io import imsave
 from small_models import ISOCENTRE_MM, SETUP, patient, small_method, small_recipe, write_store, xrays_of
 
 import voxray
+from voxray.api import EvaluateOptions
 from voxray.defaults import DEFAULT_MODEL
 from voxray.errors import (
     GeometryError,
@@ -105,7 +106,7 @@ def test_D3_the_global_random_state_is_left_alone(model: Path, xrays: Radiograph
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # type: ignore[index]
     voxray.reconstruct(xrays, model=model, samples=2).save(tmp_path / "out")
     voxray.project(patient(20).volume, VIEWS.shifted(ISOCENTRE_MM), photons=1e4, seed=3)
-    voxray.evaluate(model, store, setup=SETUP)
+    voxray.evaluate(model, store, options=EvaluateOptions(setup=SETUP))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
     assert np.array_equal(np.random.get_state()[1], before[2])  # type: ignore[index]

@@ -1,5 +1,6 @@
 """`voxray nodules`, and the same in Python."""
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from voxray.cli.nodules import NoduleArguments
 from voxray.errors import InputError
 from voxray.evaluation.nodule_results import NODULES, NoduleResult
 from voxray.models import save_model
+from voxray.models.folder import model_sha256
 
 Cli = Callable[..., object]
 QUICK = ("--set", "config.iterations=1", "--set", "config.detail_iterations=1", "--setup", "xraysyn")
@@ -62,9 +64,13 @@ def test_the_command_writes_a_table_and_shows_its_means(cli: Cli, places: tuple[
         assert text.split()[:3] == [f"{line.diameter_mm:g}", "4", str(round(line.inserted_hu))]
         assert f"{line.recovery:.3f} [{low:.3f}, {high:.3f}]" in text
     assert last == str(table)
-    again = cli(*command)
-    assert (again.code, again.out) == (2, "")
-    assert "exists already" in again.err
+    before = [(file, file.stat().st_mtime_ns) for file in sorted((table.parent / "nodules").iterdir())]
+    assert len(before) > 2
+    assert cli(*command).out == done.out
+    assert [(file, file.stat().st_mtime_ns) for file in sorted((table.parent / "nodules").iterdir())] == before
+    other = cli(*command, "--seed", "1")
+    assert (other.code, other.out) == (2, "")
+    assert "seed 0 there, 1 here" in other.err
     assert cli(*command, "--overwrite").out == done.out
 
 
@@ -81,8 +87,18 @@ def test_D1_the_same_in_python(places: tuple[Path, Path], tmp_path: Path) -> Non
     assert NoduleResult.read_csv(tmp_path / NODULES) == result
     assert voxray.nodule_test(*places, views=["pa"], options=options) == result
     assert voxray.nodule_test(*places, views=["pa"], options=replace(options, seed=1)) != result
-    with pytest.raises(InputError, match=r"nodules\.csv' exists already"):
+    written = json.loads((tmp_path / "nodules.json").read_text())
+    assert written["models"]["small"]["sha256"] == model_sha256(str(places[0]))
+    with pytest.raises(InputError, match=r"another test with planted nodules \(other views: pa,lateral, pa"):
         voxray.nodule_test(*places, tmp_path, options=options)
+
+
+@pytest.mark.slow
+def test_D1_two_workers_find_the_same(places: tuple[Path, Path], tmp_path: Path) -> None:
+    options = NoduleOptions(setup=TINY, sizes_mm=(32.0,), sites=2)
+    assert voxray.nodule_test(*places, tmp_path, options=replace(options, workers=2)) == voxray.nodule_test(
+        *places, options=options
+    )
 
 
 def test_arguments_and_library_have_the_same_defaults() -> None:

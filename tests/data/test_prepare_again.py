@@ -1,7 +1,6 @@
 """`prepare` again: after a failure, a kill, a change of options or of the table."""
 
 import contextlib
-import itertools
 import os
 import signal
 import subprocess
@@ -76,38 +75,6 @@ from voxray.data.options import PrepareOptions
 from voxray.data.prepare import prepare
 prepare([Path(sys.argv[1])], Path(sys.argv[2]), PrepareOptions(shape=(32, 32, 32), spacing_mm=10.0, workers=1))
 """
-
-
-def test_O1_workers_end_with_a_killed_run(tmp_path: Path) -> None:
-    """A worker whose only work is to wait tells its parent's end by ending itself."""
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import multiprocessing, os, sys, time\n"
-        "from concurrent.futures import ProcessPoolExecutor\n"
-        "from voxray.data.prepare import _start_worker\n"
-        "if __name__ == '__main__':\n"
-        "    context = multiprocessing.get_context('spawn')\n"
-        "    pool = ProcessPoolExecutor(2, mp_context=context, initializer=_start_worker)\n"
-        "    jobs = [pool.submit(time.sleep, 300) for _ in range(4)]\n"
-        "    for worker in multiprocessing.active_children():\n"
-        "        print(worker.pid, flush=True)\n"
-        "    while not jobs[0].running():\n"
-        "        time.sleep(0.01)\n"
-        "    print('ready', flush=True)\n"
-        "    time.sleep(300)\n"
-    )
-    run = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-    assert run.stdout is not None
-    told = list(itertools.takewhile(lambda line: line != "ready\n", run.stdout))
-    run.kill()
-    # Workers hold the other end of the pipe: it is closed when the last of them is gone.
-    try:
-        rest, _ = run.communicate(timeout=30)
-    finally:
-        for pid in map(int, told):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-    assert (len(told), rest) == (2, "")
 
 
 def test_O1_workers_that_cannot_start_are_explained(cts: Path, tmp_path: Path) -> None:

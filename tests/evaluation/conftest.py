@@ -27,7 +27,7 @@ def phantom_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def compared(phantom_model: Path, phantom_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of two variants of a model and four sets of views, with an uncertainty."""
+    """Results of two variants of a model and two sets of views (one asked for twice), with an uncertainty."""
     folder = tmp_path_factory.mktemp("results") / "compared"
     models = [f"{phantom_model}{QUICK}", f"{phantom_model}:config.iterations=3:config.detail_iterations=1"]
     compare(models, phantom_store, folder, views=VIEWS, options=replace(OPTIONS, samples=2))

@@ -39,12 +39,17 @@ def test_every_model_is_given_what_the_tables_ask_for() -> None:
     labels = list(dict.fromkeys(label for label, _ in found))
     assert labels[0] == "atlas"
     assert [name for label, name in found if label == "atlas"] == ["pa", "pa,lateral"]
+    variants = [label.removeprefix("dvg-anyview ") for label in labels if label.startswith("dvg-anyview ")][:2]
+    assert variants == ["ensemble=1", "consistency.final=false"]
+    for variant in variants:
+        assert [name for label, name in found if label == f"dvg-anyview {variant}"] == ["pa", "pa,lateral"]
+    assert "dvg-anyview new_view.angles_deg=[90]" not in labels
     assert [name for label, name in found if label == "dvg-vpge"] == ["pa", "pa,lateral", "pa,45,lateral"]
-    angles = {label: [name for other, name in found if other == label] for label in labels if "=" in label}
+    angles = {label: [name for other, name in found if other == label] for label in labels if "angles" in label}
     pa = {f"dvg-anyview new_view.angles_deg=[{angle}]": ["pa"] for angle in ("10", "30", "60", "120", "45,90")}
     assert {label: angles[label] for label in pa} == pa
     assert angles["dvg-anyview new_view.angles_deg=[22.5,67.5]"] == ["pa,lateral", "pa,45,lateral"]
-    assert angles["dvg-anyview new_view.angles_deg=[45]"] == ["pa", "pa,lateral"]
+    assert angles["dvg-anyview new_view.angles_deg=[45]"] == ["pa"]
     order = [label for label, _ in found]
     assert order == sorted(order, key=labels.index)
 
@@ -66,7 +71,7 @@ def test_models_without_a_row_stand_beneath_the_tables_of_methods() -> None:
 
 
 def test_angles_and_numbers_of_new_views_are_those_of_the_variants() -> None:
-    rows = [scored("dvg-vpge", "pa", psnr_dvg=1.0), scored("dvg-anyview new_view.angles_deg=[90]", "pa", psnr_dvg=2.0),
+    rows = [scored("dvg-vpge", "pa", psnr_dvg=1.0), scored("dvg-anyview", "pa", psnr_dvg=2.0),
             scored("dvg-anyview new_view.angles_deg=[45,90]", "pa", psnr_dvg=3.0)]  # fmt: skip
     angles = texts("dvg-3", rows, [BOTH, VPGE])
     assert angles[0] == ["PSNR (DVG), dB", "22.29", "22.46", "22.47", "22.43", "22.48", "22.54", "22.47"]
@@ -95,7 +100,18 @@ def test_several_models_of_a_method_have_a_row_each() -> None:
     single = at_hand(load_recipe("dvg-single"))
     rows = [scored("dvg-anyview", "pa", psnr_dvg=1.0), scored("dvg-single", "pa", psnr_dvg=2.0)]
     found = texts("dvg-1", rows, [BOTH, single])
-    assert [row[:2] for row in found[-2:]] == [["voxray: dvg-anyview", "1.00"], ["voxray: dvg-single", "2.00"]]
+    assert [row[:2] for row in found[-6:-4]] == [["voxray: dvg-anyview", "1.00"], ["voxray: dvg-single", "2.00"]]
+
+
+def test_a_single_sample_and_one_that_was_not_made_consistent_stand_beside_the_default() -> None:
+    rows = [scored("dvg-anyview", "pa", psnr_dvg=3.0), scored("dvg-anyview ensemble=1", "pa", psnr_dvg=2.0),
+            scored("dvg-anyview consistency.final=false", "pa", psnr_dvg=1.0)]  # fmt: skip
+    found = texts("dvg-1", rows, [BOTH])
+    assert [row[:2] for row in found[-3:]] == [
+        ["voxray: dvg-anyview", "3.00"], ["voxray: dvg-anyview ensemble=1", "2.00"],
+        ["voxray: dvg-anyview consistency.final=false", "1.00"],
+    ]  # fmt: skip
+    assert NET.variants() == ATLAS.variants() == []  # nothing is drawn
 
 
 @pytest.mark.parametrize("name", TABLES)

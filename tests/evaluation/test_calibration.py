@@ -53,10 +53,14 @@ def test_O5_each_tissue_for_itself() -> None:
     assert found["coverage90"] == pytest.approx(100 * (1 - 3360 / 32**3))
 
 
-def test_the_width_is_that_of_the_body() -> None:
+def test_widths_are_those_of_the_body_and_its_tissues() -> None:
     std = torch.zeros(GRID.shape)
     std[BODY] = 10.0
     assert scores(chest(), chest(), std=std)["width90"] == pytest.approx(32.897, abs=1e-3)
+    std[BONE] = 30.0
+    found = scores(chest(), chest(), std=std)
+    widths = [found[f"width90_{tissue}"] for tissue in ("lung", "soft", "bone")]
+    assert widths == pytest.approx([32.897, 32.897, 98.691], abs=1e-2)
 
 
 def test_air_is_covered_whichever_way_it_is_written() -> None:

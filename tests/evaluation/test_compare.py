@@ -3,6 +3,7 @@
 import csv
 import json
 import mmap
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,10 @@ def test_a_model_with_settings_is_called_by_them() -> None:
     assert ModelSpec("runs/x", ("config.consistency.final=false",)).label("x") == "x consistency.final=false"
 
 
-@pytest.mark.parametrize(("labels", "says"), [(("a", "a"), "Two models are called 'a'"), (("a", "mean"), "plain mean")])
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [(("a", "a"), "Two models are called 'a'"), (("a", "mean"), "plain mean"), (("mean of a",), "plain mean")],
+)
 def test_two_models_never_share_a_name(labels: tuple[str, ...], says: str) -> None:
     with pytest.raises(InputError, match=says):
         check_labels([Contender(label, lambda: None) for label in labels])  # type: ignore[arg-type,return-value]
@@ -85,7 +89,7 @@ def test_results_are_whole_and_in_order(compared: Path) -> None:
     assert list(manifest["models"]) == labels
     with (compared / ROWS).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    views = ["pa", "1 over 180", "3 over 180"]
+    views = ["pa", "pa,60,120"]
     assert [(row["case"], row["views"], row["model"]) for row in rows] == [
         (f"phantom{case}", view, label) for case in (20, 21, 22) for view in views for label in labels
     ]
@@ -160,8 +164,33 @@ def test_I12_results_of_another_evaluation_are_not_mixed_with_this_one(
 def test_I12_a_folder_of_something_else_is_left_alone(phantom_model: Path, phantom_store: Path, tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(InputError, match=r"holds other files than results of an evaluation \(letter.txt, ...\)"):
-        evaluate(phantom_model, phantom_store, setup=TINY, folder=tmp_path, overwrite=True)
+        evaluate(phantom_model, phantom_store, tmp_path, options=replace(ONE, overwrite=True))
     assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize("name", ["trials/notes/", "rows.csv/", "trials/model.safetensors", "truths/letter.txt"])
+def test_I12_only_what_voxray_wrote_is_overwritten(compared: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(compared, tmp_path / "copy")
+    mine = tmp_path / "copy" / name
+    if name.endswith("/"):
+        if mine.is_file():
+            mine.unlink()
+        mine.mkdir()
+    else:
+        mine.write_text("dear")
+    before = sorted((tmp_path / "copy").rglob("*"))
+    with pytest.raises(InputError, match=f"{name.rstrip('/')}' is in the way.*Nothing was deleted"):
+        ResultsFolder.start(tmp_path / "copy", ResultsFolder.open(compared).manifest, overwrite=True)
+    assert sorted((tmp_path / "copy").rglob("*")) == before
+
+
+def test_results_that_are_overwritten_are_gone(compared: Path, tmp_path: Path) -> None:
+    shutil.copytree(compared, tmp_path / "copy")
+    (tmp_path / "copy" / "trials" / ".voxray-tmp-0-x.safetensors").write_bytes(b"half")
+    (tmp_path / "copy" / "letter.txt").write_text("dear")
+    ResultsFolder.start(tmp_path / "copy", ResultsFolder.open(compared).manifest, overwrite=True)
+    files = {file.name for file in (tmp_path / "copy").rglob("*") if file.is_file()}
+    assert files == {MANIFEST, "letter.txt"}
 
 
 def test_D4_what_a_killed_start_leaves_and_planted_nodules_are_no_hindrance(compared: Path, tmp_path: Path) -> None:
@@ -182,8 +211,6 @@ def test_I12_weights_of_lpips_that_came_later_are_not_mixed_in(compared: Path, t
 
 
 def test_I2_a_damaged_result_is_named(compared: Path, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(compared, tmp_path / "copy")
     file = sorted((tmp_path / "copy" / "trials").iterdir())[0]
     file.write_bytes(file.read_bytes()[:100])
@@ -224,7 +251,7 @@ def test_it_is_said_what_a_model_was_trained_on(phantom_store: Path, phantom_mod
     recipe = small_recipe(3).model_copy(update={"trained_on": (patient(21).record.sha256,)})
     save_model(small_method(3), recipe, tmp_path / "known", "")
     with pytest.warns(VoxrayWarning, match=r"'known.*' was trained on 1 of these 3 cases \(phantom21\)"):
-        evaluate(tmp_path / "known", phantom_store, setup=TINY, protocols=["closed"], metrics=["psnr3d"])
+        evaluate(tmp_path / "known", phantom_store, options=ONE)
 
 
 # ---------------------------------------------------------------- processes and costs

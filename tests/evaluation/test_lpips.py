@@ -1,6 +1,7 @@
 """LPIPS: its arithmetic by hand, with weights of our own in the layout of the published files."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -207,6 +208,21 @@ def test_metrics_are_there_for_the_networks_that_the_user_has(folder: Path, monk
     assert {name for name, score in scores.items() if score is None} == {"lpips_vgg", "lpips_perx2ct", "lpips_dvg"}
     expected = lpips_mean(load_lpips("squeeze", folder), tried.hu, tried.truth)
     assert scores["lpips_squeeze"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_networks_work_where_the_method_did(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def load(net: Net, folder: Path, device: str) -> Lpips:
+        asked.append((net, device))
+        return load_lpips(net, folder)
+
+    monkeypatch.setattr("voxray.evaluation.lpips.load_lpips", load)
+    monkeypatch.setenv(FOLDER_VARIABLE, str(folder))
+    squeeze = next(metric for metric in METRICS if metric.name == "lpips_squeeze")
+    on_gpu = replace(trial(), device="cuda")
+    assert squeeze.of(on_gpu) == squeeze.of(on_gpu) == pytest.approx(squeeze.of(trial()))
+    assert [device for _, device in asked if device != "cpu"] == ["cuda"]
 
 
 @pytest.mark.parametrize("net", ["vgg", "alex", "squeeze"])

@@ -1,7 +1,10 @@
 """The test with planted nodules, on methods whose answers are known."""
 
 import csv
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +15,12 @@ from small_models import GRID, SETUP, patient, write_store
 from voxray.data.store import Case, Store
 from voxray.errors import InputError
 from voxray.evaluation import nodules
+from voxray.evaluation.folder import case_sha256
 from voxray.evaluation.nodule_results import NODULES, NoduleResult, NoduleRow, auc, read_nodules
-from voxray.evaluation.nodules import nodule_test
+from voxray.evaluation.nodules import NodulePlan, nodule_test
 from voxray.evaluation.protocols import make_xrays
-from voxray.evaluation.results import Group
+from voxray.evaluation.results import ViewSet
+from voxray.evaluation.run import Contender
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.base import Estimate, Method, MethodConfig
@@ -50,17 +55,24 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store.open(write_store(tmp_path_factory.mktemp("nodules") / "store", {"val": [20, 21]}))
 
 
+def plan(method: Method, store: Store, protocol: str = "closed", **asked: Any) -> NodulePlan:
+    views = ViewSet("pa,lateral", VIEWS)
+    contender, cases = Contender("oracle", lambda: method, sha256="0123"), tuple(store.cases())
+    return NodulePlan(contender, method.grid, store, cases, views, protocol, **asked)  # type: ignore[arg-type]
+
+
 def run(
-    method: Oracle, store: Store, monkeypatch: pytest.MonkeyPatch, protocol: str = "closed", **kwargs: object
-) -> NoduleResult:
+    method: Oracle, store: Store, monkeypatch: pytest.MonkeyPatch, protocol: str = "closed",
+    folder: Path | None = None, progress: Callable[[int, int], None] | None = None, overwrite: bool = False,
+    **asked: Any,
+) -> NoduleResult:  # fmt: skip
     def spied(case: Case, *args: object) -> tuple[Radiograph, str]:
         radiograph, outside = make_xrays(case, *args)  # type: ignore[arg-type]
         method.seen.append((case, radiograph, outside))
         return radiograph, outside
 
     monkeypatch.setattr(nodules, "make_xrays", spied)
-    group = Group(protocol, "pa,lateral", "oracle")  # type: ignore[arg-type]
-    return nodule_test(method, store, store.cases(), VIEWS, group, **kwargs)  # type: ignore[arg-type]
+    return nodule_test(plan(method, store, protocol, **asked), folder, overwrite=overwrite, progress=progress)
 
 
 def test_the_truth_recovers_everything(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,12 +127,83 @@ def test_D2_every_size_is_at_the_same_sites_and_a_case_does_not_depend_on_the_ot
     }
     assert sites[10.0] == sites[32.0]
     assert [site[:2] for site in sites[10.0]] == [
-        *(("phantom20", i) for i in range(3)), *(("phantom21", i) for i in range(3, 6))
+        (name, i) for name in ("phantom20", "phantom21") for i in range(3)
     ]  # fmt: skip
     method = Oracle(1.0)
     monkeypatch.setattr(Store, "cases", lambda self: ["phantom21"])
     alone = run(method, store, monkeypatch, sizes_mm=(32.0,), sites=3)
-    assert [(row.x_mm, row.y_mm, row.z_mm) for row in alone.rows] == [site[2:] for site in sites[32.0][3:]]
+    assert list(alone.rows) == [row for row in result.rows if row.case == "phantom21" and row.diameter_mm == 32]
+
+
+# ---------------------------------------------------------------- the folder
+
+ASKED: dict[str, Any] = {"sizes_mm": (24.0, 32.0), "sites": 4}
+
+
+def test_D4_a_test_goes_on_where_it_was_stopped(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The case without nodules, and with the first ones, are there; they are not made again."""
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    whole, first, second = Oracle(0.5), Oracle(0.5), Oracle(0.5)
+    expected = run(whole, store, monkeypatch, **ASKED)
+    with pytest.raises(KeyboardInterrupt):
+        run(first, store, monkeypatch, folder=tmp_path, progress=stop, **ASKED)
+    assert len(first.seen) == 2
+    assert not (tmp_path / NODULES).exists()
+    calls: list[tuple[int, int]] = []
+    again = run(second, store, monkeypatch, folder=tmp_path, progress=lambda *at: calls.append(at), **ASKED)
+    assert again == expected == NoduleResult.read_csv(tmp_path / NODULES)
+    assert len(second.seen) == len(whole.seen) - 2
+    assert calls == [(done, len(whole.seen)) for done in range(3, len(whole.seen) + 1)]
+    third = Oracle(0.5)
+    assert run(third, store, monkeypatch, folder=tmp_path, **ASKED) == expected
+    assert third.seen == []
+
+
+def test_the_folder_says_what_was_asked(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run(Oracle(1.0), store, monkeypatch, folder=tmp_path, seed=3, **ASKED)
+    written = json.loads((tmp_path / "nodules.json").read_text())
+    assert written["models"] == {"oracle": {"sha256": "0123", "overrides": [], "about": ""}}
+    assert written["cases"] == {name: case_sha256(store.records[name]) for name in ("phantom20", "phantom21")}
+    assert [written[name] for name in ("seed", "sites", "sizes_mm", "protocol")] == [3, 4, [24, 32], "closed"]
+    assert ViewGeometry.from_json(json.dumps(written["views"]["pa,lateral"])) == VIEWS
+    assert written["made_by"].startswith("voxray ")
+
+
+@pytest.mark.parametrize(("changed", "says"), [
+    ({"seed": 1}, "seed 0 there, 1 here"), ({"sites": 5}, "sites 4 there, 5 here"), ({"sizes_mm": (32.0,)}, "sizes_mm"),
+    ({"protocol": "clinical"}, "protocol closed there, clinical here"),
+])  # fmt: skip
+def test_D4_another_test_is_not_mixed_with_the_one_that_is_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, changed: dict[str, Any], says: str
+) -> None:
+    run(Oracle(1.0), store, monkeypatch, folder=tmp_path, **ASKED)
+    (tmp_path / "nodules" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=rf"another test with planted nodules \([^)]*{says}.*--overwrite"):
+        run(Oracle(0.0), store, monkeypatch, folder=tmp_path, **{**ASKED, **changed})
+    other = run(Oracle(0.0), store, monkeypatch, folder=tmp_path, overwrite=True, **{**ASKED, **changed})
+    assert {row.recovery for row in other.rows} == {0}
+    assert NoduleResult.read_csv(tmp_path / NODULES) == other
+    assert (tmp_path / "nodules" / "notes.txt").read_text() == "mine"
+
+
+def test_I13_a_damaged_or_old_folder_is_said(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    planted("m", [0.0]).write_csv(tmp_path / NODULES)
+    with pytest.raises(InputError, match=r"nodules\.csv' exists already"):
+        run(Oracle(1.0), store, monkeypatch, folder=tmp_path, **ASKED)
+    run(Oracle(1.0), store, monkeypatch, folder=tmp_path, overwrite=True, **ASKED)
+    (tmp_path / "nodules" / "phantom20-without.json").write_text("[{}]")
+    with pytest.raises(InputError, match=r"phantom20-without\.json' cannot be read"):
+        run(Oracle(1.0), store, monkeypatch, folder=tmp_path, **ASKED)
+    (tmp_path / "nodules.json").write_text("{}")
+    with pytest.raises(InputError, match=r"nodules\.json' cannot be read"):
+        run(Oracle(1.0), store, monkeypatch, folder=tmp_path, **ASKED)
+
+
+# ---------------------------------------------------------------- the numbers
 
 
 def test_the_area_under_the_curve_by_hand() -> None:
@@ -215,7 +298,7 @@ def test_I13_a_damaged_table_is_named(tmp_path: Path, line: int, old: str, new: 
     ({"sizes_mm": (150.0,)}, r"'phantom20' have room for 0 of"),
 ])  # fmt: skip
 def test_what_cannot_be_tested_is_said(
-    store: Store, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, object], message: str
+    store: Store, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         run(Oracle(1.0), store, monkeypatch, **arguments)

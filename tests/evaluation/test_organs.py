@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from trial_maker import GRID, LUNGS, chest
+from trial_maker import GRID, LUNGS, chest, make_trial
 
 from voxray.errors import InputError
-from voxray.evaluation.organs import organ_dice
+from voxray.evaluation.catalogue import metric_named, select
+from voxray.evaluation.organs import METRICS, organ_dice
 from voxray.images import CTVolume
 
 nibabel = pytest.importorskip("nibabel")
@@ -51,6 +52,38 @@ def test_an_organ_that_is_missing_scores_nothing(asked: list[Any]) -> None:
     empty = CTVolume(torch.full(GRID.shape, 40.0), GRID)
     assert organ_dice(empty, CTVolume(chest(), GRID)) == {"right_lung": 0, "left_lung": 0}
     assert organ_dice(CTVolume(chest(), GRID), empty) == {}
+
+
+def test_parts_of_an_organ_count_as_one(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first lung lacks half of itself: 2 x 2520 / (2520 + 3360). Both volumes are segmented once for all organs."""
+    names = {1: "lung_upper_lobe_left", 2: "lung_lower_lobe_right", 3: "heart", 4: "liver"}
+    monkeypatch.setattr(sys.modules["totalsegmentator.map_to_binary"], "class_map", {"total": names})
+    hu = chest()
+    hu[LUNGS[0]][:10] = 40.0
+    trial = make_trial(chest(), hu)
+    assert {metric.name: metric.of(trial) for metric in METRICS} == {
+        "dice_lungs": pytest.approx(6 / 7), "dice_heart": None, "dice_aorta": None, "dice_liver": None,
+        "dice_spine": None, "dice_ribs": None,
+    }  # fmt: skip
+    assert len(asked) == 2
+
+
+def test_organs_are_computed_only_where_they_are_asked_for(asked: list[Any]) -> None:
+    names = {metric.name for metric in METRICS}
+    assert names.isdisjoint(metric.name for metric in select())
+    assert {metric.name for metric in select(["organs"])} == names
+    assert [metric.name for metric in select(["dice_heart", "psnr3d"])] == ["psnr3d", "dice_heart"]
+    assert metric_named("dice_heart") in METRICS
+
+
+@pytest.mark.parametrize("name", ["organs", "dice_liver"])
+def test_T3_asked_for_without_totalsegmentator_is_refused_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "totalsegmentator", None)
+    with pytest.raises(InputError, match=r"needs TotalSegmentator.*pip install TotalSegmentator"):
+        select([name])
+    assert metric_named("dice_liver") is not None  # a report needs no more than its name
 
 
 def test_T3_where_it_is_not_installed_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

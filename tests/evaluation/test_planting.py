@@ -10,8 +10,9 @@ import torch
 from small_models import patient
 from trial_maker import GRID, chest, make_trial
 
+from voxray.data.store import Case
 from voxray.errors import InputError
-from voxray.evaluation.planting import APART_MM, NODULE_HU, draw_sites, mean_in_sphere, sphere, with_nodules
+from voxray.evaluation.planting import APART_MM, MARGINS_MM, NODULE_HU, draw_sites, mean_in_sphere, sphere, with_nodules
 from voxray.geometry import VolumeGrid
 from voxray.images import CTVolume
 
@@ -113,17 +114,45 @@ def test_D2_sites_depend_on_the_seed() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_a_vessel_is_no_border_but_a_wide_gap_is() -> None:
-    """A plate of 10 mm across the lungs, of voxels of 5 mm, is closed; one of 20 mm is not."""
-    for voxels, fits in ((2, True), (4, False)):
-        case = make_trial(chest(), chest()).case
-        hu = chest()[4:28].repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
-        hu[:40, 28 : 28 + voxels, 14:50] = 40.0  # the last 20 mm of the lungs stay whole
-        grid = VolumeGrid.centred(case.isocentre_mm, (48, 64, 64), 5.0)
-        fine = dataclasses.replace(case, volume=CTVolume(hu, grid))
-        y_mm = grid.index_to_mm((0, 28 + (voxels - 1) / 2, 0))[1]
-        sites = np.concatenate(draw_sites(fine, 100, 10.0, rng()))
-        assert (np.abs(sites[:, 1] - y_mm).min() < 5) == fits
+@pytest.mark.parametrize("vessel_hu", [-450.0, 40.0])
+def test_no_site_has_a_vessel_in_it(vessel_hu: float) -> None:
+    """A plate of two voxels of 5 mm across the lungs, which their mask may hold (-450 HU) or not."""
+    case = make_trial(chest(), chest()).case
+    hu = chest()[4:28].repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    hu[:, 28:30, 14:50] = vessel_hu
+    grid = VolumeGrid.centred(case.isocentre_mm, (48, 64, 64), 5.0)
+    fine = dataclasses.replace(case, volume=CTVolume(hu, grid))
+    y_mm = grid.index_to_mm((0, 28.5, 0))[1]
+    sites = np.concatenate(draw_sites(fine, 40, 10.0, rng()))
+    assert np.abs(sites[:, 1] - y_mm).min() >= 5 + 5 + 5  # half a plate, a margin, a radius
+    for centre in sites:
+        assert mean_in_sphere(hu, grid, centre, 10.0) == -850
+
+
+def one_cavity(side_mm: float) -> Case:
+    """Return a body on voxels of 5 mm with a single lung, a cube."""
+    half = round(side_mm / 10)
+    hu = torch.full((64, 64, 64), 40.0)
+    hu[32 - half : 32 + half, 32 - half : 32 + half, 32 - half : 32 + half] = -850.0
+    case = make_trial(chest(), chest()).case
+    return dataclasses.replace(case, volume=CTVolume(hu, VolumeGrid.centred(case.isocentre_mm, hu.shape, 5.0)))
+
+
+def test_the_margin_gives_way_where_lungs_are_small() -> None:
+    """Middle voxels of a lung of 80 mm are 40 mm from the next other one, whose corner may be 4.33 mm nearer."""
+    assert draw_sites(one_cavity(80), 1, 71.0, rng())
+    with pytest.raises(InputError, match="room for 0 of 1 sites of 72 mm"):
+        draw_sites(one_cavity(80), 1, 72.0, rng())
+
+
+def test_sites_with_a_wide_margin_come_first_and_stay_when_more_are_asked_for() -> None:
+    case = one_cavity(80)
+    few, many = (np.concatenate(draw_sites(case, count, 24.0, rng())) for count in (3, 50))
+    np.testing.assert_array_equal(many[:3], few)
+    margins = 42.5 - 4.33 - 12 - np.abs(many - case.isocentre_mm).max(1)  # other voxels are 42.5 mm from the middle
+    classes = [next(wide for wide in MARGINS_MM if margin >= wide - 0.01) for margin in margins]
+    assert classes == sorted(classes, reverse=True)
+    assert set(classes) == {5.0, 2.5}  # centres are 5 mm apart: none has less
 
 
 def test_lungs_without_room_are_said() -> None:

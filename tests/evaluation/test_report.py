@@ -4,6 +4,7 @@ import base64
 import csv
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,21 @@ from voxray.evaluation.nodule_results import NODULES, NoduleResult, NoduleRow
 from voxray.evaluation.published import table_named
 from voxray.evaluation.report.build import Section, ranked_cases, render
 from voxray.evaluation.report.collection import Collection
-from voxray.evaluation.report.figures import colours_of, view_count
+from voxray.evaluation.report.figures import colours_of, view_kinds
 from voxray.evaluation.report.latex import as_latex, latex_text
-from voxray.evaluation.report.tables import Entry, Table, beside, costs, few, headline, p_text, paired_tests
-from voxray.evaluation.results import Evaluation, Group, Row
+from voxray.evaluation.report.tables import (
+    Entry,
+    Table,
+    all_metrics,
+    beside,
+    calibration,
+    costs,
+    few,
+    headline,
+    p_text,
+    paired_tests,
+)
+from voxray.evaluation.results import Evaluation, Group, Row, is_plain_mean
 
 FIRST, SECOND = "small iterations=1 detail_iterations=1", "small iterations=3 detail_iterations=1"
 
@@ -125,6 +137,30 @@ def test_another_model_of_the_same_name_is_told_apart(compared: Path, tmp_path: 
     assert list(both.models) == [FIRST, SECOND, "mean", f"{FIRST} (copy)", f"{SECOND} (copy)"]
 
 
+def as_of_another_model(compared: Path, copy: Path, sha256: str, lighter_hu: int = 0) -> None:
+    """Copy results as those of another model, whose plain mean is lighter."""
+    shutil.copytree(compared, copy)
+    manifest = copy / "evaluation.json"
+    manifest.write_text(re.sub(r'"sha256": "\w{64}', f'"sha256": "{sha256}', manifest.read_text()))
+    folder = ResultsFolder.open(copy)
+    for row in (row for row in folder.rows() if row.model == "mean"):
+        planes, truth = folder.planes(row)
+        folder.enter(row, replace(planes, hu=tuple(hu + lighter_hu for hu in planes.hu)), truth)
+
+
+def test_plain_means_of_models_that_learned_from_other_scans_are_told_apart(compared: Path, tmp_path: Path) -> None:
+    as_of_another_model(compared, tmp_path / "same", "1")
+    as_of_another_model(compared, tmp_path / "other", "2", lighter_hu=1)
+    same = Collection.open([compared, tmp_path / "same"])
+    assert [label for label in same.models if is_plain_mean(label)] == ["mean"]
+    three = Collection.open([compared, tmp_path / "same", tmp_path / "other"])
+    means = [label for label in three.models if is_plain_mean(label)]
+    assert means == [f"mean of {FIRST}", f"mean of {FIRST} (other)"]
+    assert {row.model for row in three.evaluation.rows if is_plain_mean(row.model)} == set(means)
+    other = next(row for row in three.evaluation.rows if row.model == means[1])
+    assert three.origins[other.case, other.group][0].path == tmp_path / "other"
+
+
 def test_another_scan_of_the_same_name_is_refused(compared: Path, tmp_path: Path) -> None:
     shutil.copytree(compared, tmp_path / "copy")
     manifest = tmp_path / "copy" / "evaluation.json"
@@ -199,6 +235,19 @@ def test_planted_nodules_have_a_section_where_a_folder_holds_them(compared: Path
     assert "Spheres of soft tissue" in tex.read_text()
 
 
+def test_O5_coverage_and_width_stand_in_a_table_by_tissue() -> None:
+    shares = {f"coverage{level}_lung": float(level - 5) for level in (50, 80, 90)} | {"width90_lung": 123.4}
+    everywhere = {f"coverage{level}": 100.0 for level in (50, 80, 90)}
+    rows = [Row(f"c{i}", "closed", "m", shares | everywhere, "pa") for i in range(2)]
+    rows.append(Row("c0", "closed", "without", dict.fromkeys(shares), "pa"))
+    found = calibration(Evaluation(tuple(rows), (*shares, *everywhere)), "closed", "pa")
+    assert found is not None
+    assert [[entry.text for entry in row] for row in found.rows] == [
+        ["m", "everywhere", "100.0", "100.0", "100.0", "–"], ["m", "lungs", "45.0", "75.0", "85.0", "123"]
+    ]  # fmt: skip
+    assert calibration(Evaluation(tuple(rows[2:]), tuple(shares)), "closed", "pa") is None
+
+
 def test_without_planted_nodules_there_is_no_such_section(html: str) -> None:
     assert "Planted nodules" not in html
 
@@ -268,6 +317,14 @@ def test_lines_part_published_rows_from_ours() -> None:
     assert as_latex(Table("", ("",), rows, in_pairs=True)).count(r"\midrule") == 2
 
 
+def test_a_single_case_has_no_spread_and_no_interval() -> None:
+    one = evaluation(a=[20.0])
+    assert headline(one, "closed", "pa").rows[0][1] == Entry("20.00")
+    assert all_metrics(one, "closed", "pa").rows[0][1].text == "20.00"
+    two = evaluation(a=[20.0, 22.0])
+    assert headline(two, "closed", "pa").rows[0][1].text == "21.00 ± 1.41"
+
+
 # ---------------------------------------------------------------- figures
 
 
@@ -281,9 +338,17 @@ def test_best_median_and_worst_are_chosen_by_psnr() -> None:
     assert ranked_cases(one, Group("closed", "pa", "b")) == []
 
 
-def test_views_are_counted() -> None:
-    assert view_count("pa,45,lateral") == (3, "named views")
-    assert view_count("8 over 90") == (8, "over 90°")
+def test_a_set_of_views_stands_on_every_curve_that_it_belongs_to() -> None:
+    groups = [Group("closed", views, "a") for views in ("pa", "pa,lateral", "pa,45,lateral", "4 over 180", "8 over 90")]
+    found = {group.views: view_kinds(group.views, groups) for group in groups}
+    assert found == {
+        "pa": [("named views", 1), ("over 180°", 1), ("over 90°", 1)],
+        "pa,lateral": [("named views", 2), ("over 180°", 2)],
+        "pa,45,lateral": [("named views", 3)],
+        "4 over 180": [("over 180°", 4)],
+        "8 over 90": [("over 90°", 8)],
+    }
+    assert view_kinds("pa,lateral", groups[:2]) == [("named views", 2)]
 
 
 def test_models_have_colours_of_their_own_and_the_mean_is_grey() -> None:

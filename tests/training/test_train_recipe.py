@@ -8,7 +8,7 @@ import torch
 from ct_maker import save
 from small_models import patient, small_recipe, write_store
 
-from voxray.api import evaluate, train
+from voxray.api import EvaluateOptions, evaluate, train
 from voxray.data.options import PrepareOptions
 from voxray.data.phantom import thorax_phantom
 from voxray.data.prepare import prepare
@@ -142,5 +142,5 @@ def test_I12_a_model_that_is_there_is_kept(store: Path, tmp_path: Path) -> None:
 def test_N10_scores_on_training_scans_are_warned_about(store: Path, tmp_path: Path) -> None:
     folder = train_recipe(small_recipe(3), Store.open(store), tmp_path / "m").run
     with pytest.warns(VoxrayWarning, match="trained on 3 of these 3 cases"):
-        evaluate(folder, store, split="train", protocols=["closed"])
-    evaluate(folder, store, split="val", protocols=["closed"])
+        evaluate(folder, store, options=EvaluateOptions(split="train", protocols=("closed",)))
+    evaluate(folder, store, options=EvaluateOptions(split="val", protocols=("closed",)))

@@ -82,20 +82,11 @@ class EvaluateOptions:
 def evaluate(
     model: str | Path,
     store: Path | str,
-    *,
-    split: str | None = "val",
-    protocols: Sequence[str] = ("closed", "clinical"),
-    views: Views = ("pa", "lateral"),
-    range_deg: float = 180.0,
-    setup: str | Setup = "chest",
-    metrics: Sequence[str] = (),
-    samples: int = 1,
-    seed: int = 0,
-    device: str = "auto",
-    overrides: Sequence[str] = (),
     folder: Path | str | None = None,
-    workers: int = 1,
-    overwrite: bool = False,
+    *,
+    views: Views = ("pa", "lateral"),
+    overrides: Sequence[str] = (),
+    options: EvaluateOptions | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Score a model on the cases of a store, beside its plain mean (see `evaluation.protocols.make_xrays`).
@@ -103,29 +94,18 @@ def evaluate(
     Args:
         model: name of a model, or its folder.
         store: made by `prepare`.
-        split: of the store; None for all cases.
-        protocols: of `closed` and `clinical`.
-        views: names as in `ViewGeometry.from_names`, or a number of views spread evenly over a range from PA.
-        range_deg: that range.
-        setup: a preset of the geometry, or a `Setup`.
-        metrics: names of metrics or of groups of them; none for all.
-        samples: volumes that the model draws for each case; from two on it knows a standard deviation.
-        seed: of noise and method.
-        device: as for `reconstruct`.
-        overrides: as for `reconstruct`.
         folder: for the results, as of `compare`; None keeps nothing.
-        workers: processes.
-        overwrite: replace the results of another evaluation in the folder.
+        views: names as in `ViewGeometry.from_names`, or a number of views spread evenly over a range from PA.
+        overrides: settings of the model's recipe to change, as `config.sampler.steps=20`.
+        options: see `EvaluateOptions`.
         progress: called with (reconstructions done, reconstructions).
 
     Raises:
         InputError: if store, split, protocol, views or metrics are not valid, or the folder holds something else.
         ModelError: if the model is not.
     """
-    options = EvaluateOptions(
-        split, tuple(protocols), range_deg, setup, tuple(metrics), samples, seed, device, workers, overwrite
-    )
-    return _compare([ModelSpec(str(model), tuple(overrides))], store, folder, [views], options, progress)
+    specs = [ModelSpec(str(model), tuple(overrides))]
+    return _compare(specs, store, folder, [views], options or EvaluateOptions(), progress)
 
 
 def compare(

@@ -9,11 +9,10 @@ from voxray.api.evaluating import Progress, Views, contender_of, warn_of_trainin
 from voxray.data.store import Store
 from voxray.evaluation import nodules
 from voxray.evaluation.compare import ModelSpec
-from voxray.evaluation.nodule_results import NODULES, NoduleResult
+from voxray.evaluation.nodule_results import NoduleResult
 from voxray.evaluation.protocols import check_protocol
-from voxray.evaluation.results import Group, ViewSet
+from voxray.evaluation.results import ViewSet
 from voxray.geometry import Setup
-from voxray.images.atomic import make_folder, refuse_existing
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,8 @@ class NoduleOptions:
         sites: places in the lungs, over all cases; at least one for each case, and 30 or more to conclude anything.
         seed: of sites, noise and method.
         device: as for `reconstruct`.
+        workers: processes, each with a reconstruction at a time. More than one needs a script with an
+            `if __name__ == "__main__":` guard.
         overwrite: replace the results of another test.
     """
 
@@ -40,6 +41,7 @@ class NoduleOptions:
     sites: int = 32
     seed: int = 0
     device: str = "auto"
+    workers: int = 1
     overwrite: bool = False
 
 
@@ -55,10 +57,13 @@ def nodule_test(
 ) -> NoduleResult:
     """Plant nodules in the lungs of prepared cases, and measure what a model shows of them (`evaluation.nodules`).
 
+    Every finished reconstruction is kept in the folder, so that the same call goes on where it was stopped.
+
     Args:
         model: name of a model, or its folder.
         store: made by `prepare`, on the model's grid.
-        folder: for the table `nodules.csv`, one of results of `evaluate` or `compare` if wanted; None keeps nothing.
+        folder: for the table `nodules.csv`, for `nodules.json`, which says what was asked, and for what is finished
+            (`nodules/`); one of results of `evaluate` or `compare` if wanted. None keeps nothing.
         views: as for `evaluate`.
         overrides: settings of the model's recipe to change, as `config.sampler.steps=20`.
         options: see `NoduleOptions`.
@@ -66,23 +71,22 @@ def nodule_test(
 
     Raises:
         InputError: if store, split, protocol or an option is not valid, a case's lungs have no room for its sites, or
-            the folder holds a table already.
+            the folder holds another test.
         GeometryError: if the views are not valid, or the model cannot serve them.
         ModelError: if the model cannot be used.
     """
     options = options or NoduleOptions()
-    if folder is not None:
-        refuse_existing(Path(folder) / NODULES, options.overwrite)
     protocol, view_set = check_protocol(options.protocol), ViewSet.of(views, options.range_deg, options.setup)
     seed, opened = checked_seed(options.seed), Store.open(Path(store))
     cases = opened.cases(options.split)
     contender, loaded = contender_of(ModelSpec(str(model), tuple(overrides)), chosen_device(options.device))
     warn_of_training(contender.label, loaded, opened, cases)
-    result = nodules.nodule_test(
-        loaded.method, opened, cases, view_set.geometry, Group(protocol, view_set.name, contender.label),
-        sizes_mm=tuple(dict.fromkeys(options.sizes_mm)), sites=options.sites, seed=seed, progress=progress,
+    plan = nodules.NodulePlan(
+        contender, loaded.method.grid, opened, tuple(cases), view_set, protocol,
+        tuple(dict.fromkeys(map(float, options.sizes_mm))), options.sites, seed,
     )  # fmt: skip
-    if folder is not None:
-        make_folder(Path(folder))
-        result.write_csv(Path(folder) / NODULES, overwrite=options.overwrite)
-    return result
+    del loaded  # its memory is free before it is loaded to work
+    return nodules.nodule_test(
+        plan, None if folder is None else Path(folder), workers=options.workers, overwrite=options.overwrite,
+        progress=progress,
+    )  # fmt: skip

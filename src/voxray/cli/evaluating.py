@@ -112,8 +112,8 @@ def evaluate(
         check_output(folder, overwrite=True)  # whether results may be there, the evaluation itself looks
     with progress("Evaluating") as draw:
         evaluation = run(
-            model, store, views=views_or_count(views), overrides=overrides or (), folder=folder, progress=draw,
-            **vars(arguments.options()),
+            model, store, folder, views=views_or_count(views), overrides=overrides or (), options=arguments.options(),
+            progress=draw,
         )  # fmt: skip
     _show(evaluation)
     if table is not None:
@@ -176,7 +176,9 @@ def _show(evaluation: "Evaluation") -> None:
 
 
 def _shown(mean: float, std: float) -> str:
-    return f"{mean:.4g} ± {std:.2g}" if math.isfinite(mean) else "-"
+    if not math.isfinite(mean):
+        return "-"
+    return f"{mean:.4g}" if math.isnan(std) else f"{mean:.4g} ± {std:.2g}"
 
 
 def report(

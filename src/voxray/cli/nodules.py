@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from voxray.cli.arguments import Device, Overrides, Overwrite, Seed, check_output, flattened, views_or_count
 from voxray.cli.evaluating import Protocol
-from voxray.cli.output import progress, show, show_table
+from voxray.cli.output import note, progress, show, show_table
 
 if TYPE_CHECKING:
     from voxray.api import NoduleOptions, NoduleResult
@@ -34,6 +34,7 @@ class NoduleArguments:
     ] = 32
     seed: Seed = 0
     device: Device = "auto"
+    workers: Annotated[int, Option(min=1, help="Processes, each with a reconstruction at a time.")] = 1
     overwrite: Overwrite = False
 
     def options(self) -> "NoduleOptions":
@@ -53,7 +54,11 @@ def nodules(
     arguments: NoduleArguments,
     out: Annotated[
         Path,
-        Option("--out", "-o", help="Folder for nodules.csv; one of `voxray evaluate` or `compare`, if wanted."),
+        Option(
+            "--out", "-o",
+            help="Folder for nodules.csv; one of `voxray evaluate` or `compare`, if wanted. The same command goes on "
+            "there.",
+        ),
     ],
     views: Annotated[
         str, Option(help="Names with commas, or a number: so many, spread evenly over --range-deg from PA.")
@@ -63,16 +68,18 @@ def nodules(
     """Plant nodules in the lungs of prepared CTs, and see whether a model shows them."""
     from voxray.api import nodule_test
 
-    table = out / "nodules.csv"
-    check_output(out, overwrite=True)
-    check_output(table, arguments.overwrite, "file")
-    with progress("Planting nodules") as draw:
-        result = nodule_test(
-            model, store, out, views=views_or_count(views), overrides=overrides or (), options=arguments.options(),
-            progress=draw,
-        )  # fmt: skip
+    check_output(out, overwrite=True)  # whether another test may be there, the test itself looks
+    try:
+        with progress("Planting nodules") as draw:
+            result = nodule_test(
+                model, store, out, views=views_or_count(views), overrides=overrides or (), options=arguments.options(),
+                progress=draw,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        note(f"The same command goes on where it was stopped ('{out}').")
+        raise
     _show(result)
-    show(str(table))
+    show(str(out / "nodules.csv"))
 
 
 def _show(result: "NoduleResult") -> None:

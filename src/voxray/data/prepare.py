@@ -1,14 +1,11 @@
 """Many CT scans into a store: in parallel, resumed after a kill, one bad file at a time."""
 
 import hashlib
-import multiprocessing
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +23,9 @@ from voxray.data.store import (
     write_case,
     write_manifest,
 )
-from voxray.errors import InputError, ResourceError, VoxrayError, VoxrayWarning
+from voxray.errors import InputError, VoxrayError, VoxrayWarning
 from voxray.images.atomic import TEMPORARY_PREFIX
+from voxray.processes import cores, perform
 
 Progress = Callable[[int, int], None]
 
@@ -213,29 +211,11 @@ def _messages(caught: list[warnings.WarningMessage]) -> tuple[str, ...]:
 def _outcomes(jobs: list[Job], store: Path, options: PrepareOptions) -> Iterator[tuple[Job, Outcome]]:
     if options.scheduler:
         return _on_cluster(jobs, store.resolve(), options.scheduler)
-    workers = min(options.workers or _default_workers(), len(jobs))
-    if workers > 1:
-        return _in_processes(jobs, store, workers)
-    return ((job, run_job(job, store)) for job in jobs)
+    return perform(partial(_worker, store), jobs, options.workers or _default_workers())
 
 
-def _in_processes(jobs: list[Job], store: Path, workers: int) -> Iterator[tuple[Job, Outcome]]:
-    # "spawn": a forked process would inherit the locks of torch's threads.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    try:
-        futures = {pool.submit(run_job, job, store): job for job in jobs}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        raise ResourceError(
-            f"A worker was killed, most likely for want of memory: run the same command again with fewer than "
-            f"{workers} workers, and it goes on where it stopped. Or the workers could not start, as in a script of "
-            f"your own without an `if __name__ == '__main__':` guard, or one that is no file: add the guard, save the "
-            f"script as a file, or ask for one worker."
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _worker(store: Path) -> Callable[[Job], Outcome]:
+    return partial(run_job, store=store)
 
 
 def _on_cluster(jobs: list[Job], store: Path, scheduler: str) -> Iterator[tuple[Job, Outcome]]:
@@ -253,24 +233,6 @@ def _on_cluster(jobs: list[Job], store: Path, scheduler: str) -> Iterator[tuple[
             yield futures[future], future.result()
 
 
-def _start_worker() -> None:
-    """Leave the parallel work to the processes, and end with the one that started this one, however it ends."""
-    import SimpleITK as sitk  # noqa: N813
-    import torch
-
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 def _default_workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else _BYTES_A_WORKER
-    return max(1, min(cores, memory // _BYTES_A_WORKER))
+    return max(1, min(cores(), memory // _BYTES_A_WORKER))

@@ -11,6 +11,7 @@ from voxray.evaluation.report.tables import NOTHING, Entry, Table, mean_of, publ
 from voxray.evaluation.results import Evaluation, Group, ViewSet
 from voxray.evaluation.run import Contender
 from voxray.geometry import Setup
+from voxray.geometry.axial import primary_angles_deg, widest_gap_deg
 from voxray.recipes import Recipe
 
 TABLES = ("dvg-1", "dvg-2", "dvg-3", "dvg-5", "dvg-6", "dvg-7", "dx2ct-1", "dx2ct-2")
@@ -42,9 +43,30 @@ class AtHand:
         """Tell whether the angles of its synthesised views can be chosen (a setting of DVG-Diffusion's recipe)."""
         return self.recipe.config.get("new_view", {}) is not None
 
+    def variants(self) -> list[tuple[str, ...]]:
+        """Return the settings of a diffusion model that scores as papers do: one sample, as it was drawn.
+
+        Each stands beside the default, the mean of several samples that were made to agree with the X-rays.
+        """
+        config = self.recipe.method_config().model_dump()
+        if config.get("denoiser") is None:
+            return []
+        alone = [("config.ensemble=1",)] if config.get("ensemble", 1) > 1 else []
+        agreeing = [name for name in ("final", "between") if (config.get("consistency") or {}).get(name)]
+        free = [tuple(f"config.consistency.{name}=false" for name in agreeing)] if agreeing else []
+        return [*alone, *free]
+
+    def new_deg(self, views: str) -> tuple[float, ...]:
+        """Return the angles of the views that are synthesised by default, from the first towards the second view."""
+        config = self.recipe.method_config().model_dump()["new_view"]
+        if config["angles_deg"] is not None:
+            return tuple(config["angles_deg"])
+        angles = primary_angles_deg(ViewSet.of(views.split(",")).geometry)
+        return (round(float(widest_gap_deg(angles) - angles[0]), 6),)
+
     def contender(self, cell: Cell) -> Contender:
         """Return the model in the variant that a cell is about."""
-        if not cell.new_deg:
+        if not cell.new_deg or cell.new_deg == self.new_deg(cell.views):
             return self.vary(())
         angles = ",".join(f"{angle:g}" for angle in cell.new_deg)
         return self.vary((f"config.new_view.angles_deg=[{angles}]",))
@@ -59,7 +81,7 @@ def candidates(cell: Cell, models: Sequence[AtHand]) -> list[AtHand]:
 def entries(models: Sequence[AtHand], setup: str | Setup) -> list[tuple[Contender, ViewSet]]:
     """Return which variant of which model must be given which views, each once.
 
-    A model that stands for no row is given the views of one and of two X-rays.
+    Every model, and each of its variants, is given the views of one and of two X-rays.
     """
     wanted: dict[tuple[str, str], tuple[Contender, ViewSet]] = {}
 
@@ -67,8 +89,9 @@ def entries(models: Sequence[AtHand], setup: str | Setup) -> list[tuple[Contende
         wanted[contender.label, views] = (contender, ViewSet.of(views.split(","), setup=setup))
 
     for model in models:
-        for views in ("pa", "pa,lateral"):
-            want(model.vary(()), views)
+        for overrides in ((), *model.variants()):
+            for views in ("pa", "pa,lateral"):
+                want(model.vary(overrides), views)
     for cell in _cells():
         if metric_named(cell.metric) is not None:
             for model in candidates(cell, models):
@@ -95,7 +118,10 @@ def filled(evaluation: Evaluation, name: str, models: Sequence[AtHand]) -> Table
     rows: list[tuple[Entry, ...]] = []
     for label, texts, cells in zip(published.row_names, published_texts(published), published.cells, strict=True):
         rows.append(tuple(Entry(text, quoted=True) for text in (label, *texts)))
-        rows += _measured(evaluation, cells, [candidates(cell, models) for cell in cells])
+        found = [candidates(cell, models) for cell in cells]
+        rows += _measured(evaluation, cells, found)
+        if published.by_method:
+            rows += _variants(evaluation, cells, found[0])
     if published.by_method and not published.ablation:
         others = [m for m in models if not any(m.stands_for(cell.method) for row in published.cells for cell in row)]
         for model in others:
@@ -127,8 +153,21 @@ def _measured(
     return rows
 
 
+def _variants(evaluation: Evaluation, cells: Sequence[Cell], models: Sequence[AtHand]) -> list[tuple[Entry, ...]]:
+    """Return a row for each variant of the models of a row."""
+    contenders = [model.vary(overrides) for model in models for overrides in model.variants()]
+    return [
+        (Entry(f"voxray: {contender.label}"), *(Entry(_shown(evaluation, cell, contender)) for cell in cells))
+        for contender in contenders
+    ]
+
+
 def _text(evaluation: Evaluation, cell: Cell, model: AtHand) -> str:
-    group = Group(PROTOCOL, cell.views, model.contender(cell).label)
+    return _shown(evaluation, cell, model.contender(cell))
+
+
+def _shown(evaluation: Evaluation, cell: Cell, contender: Contender) -> str:
+    group = Group(PROTOCOL, cell.views, contender.label)
     mean = mean_of(evaluation, group, cell.metric, bootstrap=False)
     return shown(mean.mean, cell.metric) if mean.cases else NOTHING
 

@@ -14,6 +14,8 @@ from voxray.evaluation.trial import Metric, Trial
 VACUUM_HU = -1000.0
 
 LEVELS = (50, 80, 90)
+# Where the width of intervals is of interest: air around the patient would make them look narrow.
+WIDTHS: tuple[Region, ...] = ("body", "lung", "soft", "bone")
 
 
 def half_width(level: float) -> float:
@@ -64,9 +66,12 @@ def _coverage(level: float, region: Region | None) -> Callable[[Trial], float | 
     return of
 
 
-def _width90(trial: Trial) -> float | None:
-    std, mask = trial.estimate.std, _mask(trial, "body")
-    return None if std is None or not bool(mask.any()) else width_hu(std.hu[mask], 90)
+def _width90(region: Region) -> Callable[[Trial], float | None]:
+    def of(trial: Trial) -> float | None:
+        std, mask = trial.estimate.std, _mask(trial, region)
+        return None if std is None or not bool(mask.any()) else width_hu(std.hu[mask], 90)
+
+    return of
 
 
 _PLACES: dict[Region | None, str] = {
@@ -84,7 +89,11 @@ METRICS: tuple[Metric, ...] = (
         for region, place in _PLACES.items()
         for level in LEVELS
     ),
-    Metric("width90", "width of 90 %", "HU", None,
-           "Mean width of the 90 % interval of a Gaussian with the method's standard deviation, over the true body.",
-           _width90, 0),
+    *(
+        Metric("width90" if region == "body" else f"width90_{region}", f"width of 90 %, {region}", "HU", None,
+               "Mean width of the 90 % interval of a Gaussian with the method's standard deviation, over "
+               f"{_PLACES[region]}.",
+               _width90(region), 0)
+        for region in WIDTHS
+    ),
 )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from voxray.errors import InputError
-from voxray.evaluation.results import PLAIN_MEAN
+from voxray.evaluation.results import is_plain_mean
 from voxray.evaluation.run import Contender
 
 # A setting begins after a colon, as in `dvg-net:config.consistency.final=false`; any other colon is of a path or value.
@@ -46,11 +46,11 @@ def check_labels(contenders: Iterable[Contender]) -> None:
     """Check that no two models go by the same name.
 
     Raises:
-        InputError: if they do, or one is called like the plain mean.
+        InputError: if they do, or one is called like a plain mean.
     """
     counts = Counter(contender.label for contender in contenders)
     twice = [label for label, count in counts.items() if count > 1]
     if twice:
         raise InputError(f"Two models are called {twice[0]!r}: rename the folder of one, or name each only once.")
-    if PLAIN_MEAN in counts:
-        raise InputError(f"A model called {PLAIN_MEAN!r} cannot be told from the plain mean volume: rename its folder.")
+    for label in filter(is_plain_mean, counts):
+        raise InputError(f"A model called {label!r} cannot be told from a plain mean volume: rename its folder.")

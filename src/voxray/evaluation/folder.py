@@ -5,10 +5,11 @@ A reconstruction has one file, written whole or not at all, so that an evaluatio
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from safetensors import safe_open
@@ -16,23 +17,36 @@ from safetensors.torch import save
 
 from voxray.data.store import CaseRecord
 from voxray.errors import InputError
-from voxray.evaluation.nodule_results import NODULES
+from voxray.evaluation.nodule_results import NODULE_FILES
 from voxray.evaluation.planes import Planes
 from voxray.evaluation.results import Evaluation, Row
 from voxray.images.atomic import TEMPORARY_PREFIX, atomic_path, make_folder, write_text_atomic
 from voxray.images.disclaimer import made_by
 from voxray.images.reading import reading
 
-MANIFEST, ROWS = "evaluation.json", "rows.csv"
-_TRIALS, _TRUTHS, _ENDING = "trials", "truths", ".safetensors"
+MANIFEST, ROWS, FID = "evaluation.json", "rows.csv", "fid.csv"
+_TRIALS, _TRUTHS, _ENDING, _FEATURES = "trials", "truths", ".safetensors", ".features"
 _KEY = "voxray_trial"
 
+# What an evaluation writes, beside its manifest: `ResultsFolder._trial`, `_truth`, `features`, and what a kill leaves.
+_OURS = re.compile(
+    rf"{re.escape(ROWS)}|{re.escape(FID)}|({_TRIALS}|{_TRUTHS})/{re.escape(TEMPORARY_PREFIX)}.*"
+    rf"|({_TRIALS}/.+-[0-9a-f]{{16}}|{_TRUTHS}/.+)({re.escape(_ENDING)}|{re.escape(_FEATURES)})"
+)
 
-class _Strict(BaseModel):
+
+class Written(BaseModel):
+    """What is written down of a request, of which other requests are told apart."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    def differences(self, other: Self) -> list[str]:
+        """Name what differs from another request; the version of voxray is told, too."""
+        mine, others = self.model_dump(), other.model_dump()
+        return [_difference(name, mine[name], others[name]) for name in mine if mine[name] != others[name]]
 
-class ModelEntry(_Strict):
+
+class ModelEntry(Written):
     """A model that takes part: the hash of its recipe and weights, and the settings that were changed."""
 
     sha256: str
@@ -40,7 +54,7 @@ class ModelEntry(_Strict):
     about: str = ""
 
 
-class Manifest(_Strict):
+class Manifest(Written):
     """All that shapes the scores; another evaluation is not mixed with this one."""
 
     version: Literal[1] = 1
@@ -54,11 +68,7 @@ class Manifest(_Strict):
     seed: int
     samples: int
     lpips: tuple[str, ...] = Field(default=(), description="networks of LPIPS whose weights were there")
-
-    def differences(self, other: "Manifest") -> list[str]:
-        """Name what differs from another evaluation; the version of voxray is told, too."""
-        mine, others = self.model_dump(), other.model_dump()
-        return [_difference(name, mine[name], others[name]) for name in mine if mine[name] != others[name]]
+    fid: str = Field(default="", description="weights that FID is of; empty where it was not asked for")
 
     def sorted(self, rows: Iterable[Row]) -> list[Row]:
         """Sort rows by case, views, protocol and model, as they are named here."""
@@ -91,11 +101,11 @@ class ResultsFolder:
         """Make the folder, or go on in it.
 
         Raises:
-            InputError: if it holds something else, or the results of another evaluation, and may not be overwritten;
-                or cannot be written to.
+            InputError: if it holds the results of another evaluation, and may not be overwritten; or something that
+                voxray did not write is in the way; or it cannot be written to.
         """
         if (path / MANIFEST).is_file() and overwrite:
-            cls(path, manifest)._clear("*")
+            _remove(cls(path, manifest)._written())
         elif (path / MANIFEST).is_file():
             found = cls.open(path)
             differences = manifest.differences(found.manifest)
@@ -104,7 +114,7 @@ class ResultsFolder:
                     f"'{path}' holds the results of another evaluation ({'; '.join(differences[:5])}): choose another "
                     "folder, or say --overwrite."
                 )
-            found._clear(f"{TEMPORARY_PREFIX}*")
+            _remove(file for name in (_TRIALS, _TRUTHS) for file in (path / name).glob(f"{TEMPORARY_PREFIX}*"))
             return found
         else:
             _refuse_foreign(path)
@@ -160,6 +170,11 @@ class ResultsFolder:
         """
         return _read(self._trial(row.case, row.protocol, row.views, row.model)), _read(self._truth(row.case))
 
+    def features(self, row: Row) -> tuple[Path, Path]:
+        """Return where the features of a row's volume and of the truth are kept, if they are (`fid`)."""
+        trial, truth = self._trial(row.case, row.protocol, row.views, row.model), self._truth(row.case)
+        return trial.with_name(trial.stem + _FEATURES), truth.with_name(truth.stem + _FEATURES)
+
     def _trial(self, case: str, protocol: str, views: str, model: str) -> Path:
         digest = hashlib.sha256(json.dumps([case, protocol, views, model]).encode()).hexdigest()
         return self.path / _TRIALS / f"{case}-{digest[:16]}{_ENDING}"
@@ -167,20 +182,37 @@ class ResultsFolder:
     def _truth(self, case: str) -> Path:
         return self.path / _TRUTHS / f"{case}{_ENDING}"
 
-    def _clear(self, pattern: str) -> None:
-        """Delete files that voxray wrote."""
+    def _written(self) -> list[Path]:
+        """Return the files of all results, by their names (a damaged one is voxray's, too).
+
+        Raises:
+            InputError: if something else lies between them.
+        """
+        found = [file for name in (ROWS, FID) if (file := self.path / name).exists()]
         for name in (_TRIALS, _TRUTHS):
-            for file in (self.path / name).glob(pattern):
-                file.unlink()
-        if pattern == "*":
-            (self.path / ROWS).unlink(missing_ok=True)
+            found += sorted((self.path / name).glob("*"))
+        for file in found:
+            if file.is_dir() or not _OURS.fullmatch(file.relative_to(self.path).as_posix()):
+                raise InputError(
+                    f"'{file}' is in the way, and is nothing that voxray wrote: put it elsewhere, or choose another "
+                    "folder. Nothing was deleted."
+                )
+        return found
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        try:
+            file.unlink()
+        except OSError as error:
+            raise InputError(f"'{file}' cannot be deleted: {error.strerror}. Choose another folder.") from error
 
 
 def _refuse_foreign(folder: Path) -> None:
     """Refuse a folder of other things; planted nodules may be there, and what a start that was killed left."""
     if not folder.is_dir():
         return  # to be made, or refused when that fails
-    own = (NODULES, _TRIALS, _TRUTHS)
+    own = (*NODULE_FILES, _TRIALS, _TRUTHS)
     others = [file.name for file in folder.iterdir() if file.name not in own]
     others = [name for name in others if not name.startswith(TEMPORARY_PREFIX)]
     if others:

@@ -21,14 +21,12 @@ from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from voxray.errors import CheckpointError, InputError
 from voxray.evaluation.conventions import dvg_cleaned
-from voxray.evaluation.feature_stacks import TAPS, feature_layers
+from voxray.evaluation.feature_stacks import TAPS, feature_layers, read_weights
 from voxray.evaluation.trial import Metric, Trial
-from voxray.images.reading import reading
 from voxray.physics.attenuation import to_unit_range
 
 Net = Literal["vgg", "alex", "squeeze"]
@@ -138,8 +136,8 @@ def load_lpips(net: Net = "vgg", folder: Path | None = None, device: str = "cpu"
         raise InputError(f"The folder {str(folder)!r} has no weights for LPIPS with {net!r}: {_wanted(net)}.")
     with torch.device("meta"):  # no weights are drawn
         model = Lpips(net)
-    weights = {name: value for name, value in _read(file).items() if name.startswith("features.")}
-    for name, value in _read(_linear_weights(net, folder)).items():  # lin0.model.1.weight ...
+    weights = {name: value for name, value in read_weights(file).items() if name.startswith("features.")}
+    for name, value in read_weights(_linear_weights(net, folder)).items():  # lin0.model.1.weight ...
         weights[f"linear.{name.removeprefix('lin').partition('.')[0]}"] = value.flatten()
     expected = model.state_dict()
     wrong = [name for name in expected if name not in weights or weights[name].shape != expected[name].shape]
@@ -168,20 +166,6 @@ def _linear_weights(net: Net, folder: Path) -> Path:
             f"{net}.safetensors)."
         )
     return found
-
-
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        with reading(file):
-            if file.suffix == ".safetensors":
-                return load_file(file)
-            content = torch.load(file, map_location="cpu", weights_only=True)
-            return {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    except InputError as error:
-        # What PyTorch says in this place is to read the file without its protection.
-        raise CheckpointError(
-            f"{str(file)!r} cannot be read as weights: it is damaged, or holds other things."
-        ) from error
 
 
 # ---------------------------------------------------------------- of volumes
@@ -221,10 +205,8 @@ def lpips_dvg(model: Lpips, hu: Float[Tensor, "z y x"], truth: Float[Tensor, "z 
 
 
 @lru_cache(maxsize=3)
-def _user_model(net: Net, folder: str) -> Lpips | None:
-    if net not in nets_there():
-        return None
-    return load_lpips(net, Path(folder), "cuda" if torch.cuda.is_available() else "cpu")
+def _user_model(net: Net, folder: str, device: str) -> Lpips | None:
+    return load_lpips(net, Path(folder), device) if net in nets_there() else None
 
 
 def _if_there(net: Net, score: Callable[[Lpips, Tensor, Tensor], float]) -> Callable[[Trial], float | None]:
@@ -234,7 +216,7 @@ def _if_there(net: Net, score: Callable[[Lpips, Tensor, Tensor], float]) -> Call
         if min(trial.truth.shape) < SMALLEST[net]:
             return None
         folder = os.environ.get(FOLDER_VARIABLE)
-        model = _user_model(net, folder) if folder else None
+        model = _user_model(net, folder, trial.device) if folder else None
         return None if model is None else score(model, trial.hu, trial.truth)
 
     return of

@@ -19,6 +19,8 @@ from voxray.images.atomic import refuse_existing, write_text_atomic
 from voxray.images.reading import check_file, reading
 
 NODULES = "nodules.csv"
+# All that a test writes into its folder (`nodule_folder`): the table, what was asked, what is finished.
+NODULE_FILES = (NODULES, "nodules.json", "nodules")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class NoduleRow:
     Attributes:
         case: of the store.
         protocol, model, views: as in a `Row` of scores.
-        site: its number, over all cases; every site holds each diameter in turn.
+        site: its number in the case; every site holds each diameter in turn.
         x_mm, y_mm, z_mm: centre, LPS, from the isocentre.
         diameter_mm: of the sphere.
         inserted_hu: contrast of the truth: mean in the sphere, with minus without.

@@ -79,10 +79,24 @@ class PublishedTable:
         )
 
     @property
+    def protocol(self) -> str:
+        """Of which scans and X-rays the numbers are, and how they were scored."""
+        return f"{self.source.data}. Scored: {self.source.scoring}."
+
+    @property
+    def apart(self) -> str:
+        """Why nothing of voxray's may stand beside them at all; empty where something may."""
+        if self.source.body != "chest":
+            return f"These are scans of the {self.source.body}, and voxray's models are of chests."
+        if all(metric_named(cell.metric) is None for row in self.cells for cell in row):
+            return "How they were scored is not known well enough to do the same."
+        return ""
+
+    @property
     def caution(self) -> str:
         """Why other numbers may not be ranked with these."""
         return (
-            f"{self.source.data}. Scored: {self.source.scoring}. Numbers of other scans, splits or projectors stand "
+            f"{self.protocol} Numbers of other scans, splits or projectors stand "
             "beside for orientation and are no ranking. Ours are of each model's defaults: of diffusion models, the "
             "mean of several samples that were made to agree with the X-rays, where papers score one sample as drawn."
         )

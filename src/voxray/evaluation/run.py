@@ -11,16 +11,16 @@ import torch
 
 from voxray.data.store import Store, case_path, read_case
 from voxray.errors import GeometryError, VoxrayWarning
-from voxray.evaluation import catalogue, lpips
+from voxray.evaluation import catalogue, fid, lpips
 from voxray.evaluation.cost import Cost, measured
 from voxray.evaluation.folder import ROWS, Manifest, ModelEntry, ResultsFolder, case_sha256
 from voxray.evaluation.planes import Planes
 from voxray.evaluation.protocols import Protocol, make_xrays
 from voxray.evaluation.results import PLAIN_MEAN, Evaluation, Row, ViewSet
 from voxray.evaluation.trial import Trial
-from voxray.evaluation.workers import perform
 from voxray.geometry import ViewGeometry
 from voxray.methods.base import Estimate, Method, Outside, check_case
+from voxray.processes import perform
 
 Progress = Callable[[int, int], None]
 
@@ -109,6 +109,7 @@ class Plan:
         """Return what is written down of it."""
         contenders = {contender.label: contender for contender, _ in self.entries}
         metrics = tuple(metric.name for metric in catalogue.select(self.metrics))
+        weights = fid.find_weights() if fid.NAME in self.metrics else None
         return Manifest(
             cases={name: case_sha256(self.store.records[name]) for name in self.cases},
             models={label: ModelEntry(sha256=c.sha256, overrides=c.overrides, about=c.about)
@@ -120,6 +121,7 @@ class Plan:
             seed=self.seed,
             samples=self.samples,
             lpips=lpips.nets_there() if any(name.startswith("lpips") for name in metrics) else (),
+            fid="" if weights is None else fid.weights_name(weights),
         )  # fmt: skip
 
 
@@ -132,6 +134,7 @@ class Examiner:
     seed: int
     samples: int
     with_planes: bool = False
+    keep: fid.Keeper | None = None
     label: str | None = None
     method: Method | None = None
     means: dict[tuple[str, Outside], Estimate | None] = field(default_factory=dict)
@@ -168,7 +171,7 @@ class Examiner:
         except GeometryError as error:
             self.refused[served] = str(error)
             return Outcome(None, refusal=str(error))
-        trial = Trial(case, task.protocol, radiograph, outside, estimate)
+        trial = Trial(case, task.protocol, radiograph, outside, estimate, str(_device_of(method)))
         row = Row(
             task.case, task.protocol, task.contender.label,
             scores={metric.name: metric.of(trial) for metric in catalogue.select(self.metrics)},
@@ -176,6 +179,8 @@ class Examiner:
             seconds=None if task.contender.plain else cost.seconds,
             memory_mb=cost.memory_mb,
         )  # fmt: skip
+        if self.keep is not None and not task.contender.plain:
+            self.keep(row, estimate.volume, case.volume, _device_of(method))
         if not self.with_planes:
             return Outcome(row)
         return Outcome(row, Planes.of(estimate.volume), Planes.of(case.volume))
@@ -223,11 +228,13 @@ def run_plan(
         ResourceError: if a worker was killed.
     """
     tasks = plan.tasks()
+    weights = fid.checked_weights(plan.metrics, len(plan.cases), folder)
     results = ResultsFolder.start(folder, plan.manifest(), overwrite=overwrite) if folder is not None else None
     left = tasks
     if results is not None:
         left = [t for t in tasks if not results.is_done(t.case, t.protocol, t.views.name, t.contender.label)]
-    make = partial(Examiner, plan.store.path, plan.metrics, plan.seed, plan.samples, results is not None)
+    keep = fid.Keeper(results, weights) if results is not None and weights is not None else None
+    make = partial(Examiner, plan.store.path, plan.metrics, plan.seed, plan.samples, results is not None, keep)
     rows: list[Row] = []
     refusals: dict[tuple[str, str], str] = {}
     said: set[str] = set()
@@ -255,6 +262,7 @@ def _finished(
     if results is not None:
         evaluation = results.evaluation()
         evaluation.write_csv(results.path / ROWS, overwrite=True)
+        fid.write_fid(results)
     else:
         evaluation = Evaluation(tuple(manifest.sorted(rows)), manifest.metrics)
     if refusals and all(row.model == PLAIN_MEAN for row in evaluation.rows):

@@ -25,7 +25,7 @@ class Mean:
 
     Attributes:
         cases: how many.
-        mean, std, median: over them; the standard deviation with n - 1.
+        mean, std, median: over them; the standard deviation with n - 1, NaN for a single case.
         low, high: 95 % bootstrap interval of the mean; NaN for a single case.
     """
 
@@ -74,7 +74,7 @@ def summarise(values: Sequence[float], *, seed: int = 0, bootstrap: bool = True)
     if not len(array):
         return Mean(0, *[math.nan] * 5)
     with np.errstate(invalid="ignore"):
-        spread = float(array.std(ddof=1)) if len(array) > 1 else 0.0
+        spread = float(array.std(ddof=1)) if len(array) > 1 else math.nan
     ends = interval(array, seed=seed) if bootstrap else (math.nan, math.nan)
     return Mean(len(array), float(array.mean()), spread, float(np.median(array)), *ends)
 

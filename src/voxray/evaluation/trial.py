@@ -26,6 +26,7 @@ class Trial:
         radiograph: the X-rays that the method was given, about the origin.
         outside: what the method was told about the surroundings of the volume.
         estimate: what it answered, about the origin.
+        device: where networks of metrics (LPIPS) work, as the method did; the volumes are on the CPU.
     """
 
     case: Case
@@ -33,6 +34,7 @@ class Trial:
     radiograph: Radiograph
     outside: Outside
     estimate: Estimate
+    device: str = "cpu"
 
     @property
     def grid(self) -> VolumeGrid:

@@ -1,12 +1,13 @@
 """From folders of results to one HTML file, with LaTeX and CSV beside it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
 from voxray.errors import InputError
 from voxray.evaluation.catalogue import HEADLINE, metric_named
+from voxray.evaluation.fid import FidLine, read_fid
 from voxray.evaluation.folder import MANIFEST
 from voxray.evaluation.nodule_results import NODULES, NoduleResult, read_nodules
 from voxray.evaluation.protocols import Protocol
@@ -15,7 +16,7 @@ from voxray.evaluation.report import tables
 from voxray.evaluation.report.collection import Collection
 from voxray.evaluation.report.latex import as_latex
 from voxray.evaluation.report.tables import Table
-from voxray.evaluation.results import PLAIN_MEAN, Group
+from voxray.evaluation.results import Group, is_plain_mean
 from voxray.images.atomic import refuse_existing, write_text_atomic
 from voxray.images.disclaimer import DISCLAIMER, made_by
 
@@ -74,8 +75,9 @@ def build_report(
     collection, planted = Collection.open(results), read_nodules(folders)
     reference = checked_reference(collection, reference)
     sections = [
-        *_scores(collection, reference), _published(collection), _cases(collection, reference), _curves(collection),
-        _calibration(collection), _nodules(planted), _costs(collection), *_details(collection),
+        *_scores(collection, reference), _fid(collection), _published(collection), _cases(collection, reference),
+        _curves(collection), _calibration(collection), _nodules(planted), _costs(collection), *_details(collection),
+        _published_apart(),
     ]  # fmt: skip
     kept = [section for section in sections if section.tables or section.figures]
     return write_report(out, title or "Evaluation of CT reconstruction from X-rays", collection, kept)
@@ -100,7 +102,8 @@ def render(title: str, collection: Collection, sections: Sequence[Section]) -> s
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = (files("voxray.evaluation.report") / "template.html.j2").read_text(encoding="utf-8")
-    known = [metric for name in collection.evaluation.metrics if (metric := metric_named(name)) is not None]
+    scored = {name for row in collection.evaluation.rows for name, score in row.scores.items() if score is not None}
+    known = [metric for name in collection.evaluation.metrics if name in scored and (metric := metric_named(name))]
     return environment.from_string(template).render(
         title=title, sections=sections, settings=collection.settings(), models=collection.models, metrics=known,
         missing=collection.missing, disclaimer=DISCLAIMER, made_by=made_by(),
@@ -113,7 +116,7 @@ def checked_reference(collection: Collection, reference: str | None) -> str:
     Raises:
         InputError: if there is none of that name.
     """
-    labels = [label for label in collection.models if label != PLAIN_MEAN] or [PLAIN_MEAN]
+    labels = sorted(collection.models, key=is_plain_mean)  # models first, in their order
     if reference is None:
         return labels[0]
     if reference not in collection.models:
@@ -146,20 +149,36 @@ def _scores(collection: Collection, reference: str) -> list[Section]:
     return sections
 
 
+def _fid(collection: Collection) -> Section:
+    """Return what the folders know of FID, under the names that models have here."""
+    found: dict[Group, FidLine] = {}
+    for folder in collection.folders:
+        lines = {line.group: line for line in read_fid(folder.path)}
+        for (_, group), (origin, row) in collection.origins.items():
+            if origin is folder and row.group in lines:
+                found.setdefault(group, replace(lines[row.group], group=group))
+    return Section("Sets of slices", tables=(tables.fid(list(found.values())),) if found else ())
+
+
 def _published(collection: Collection) -> Section:
     protocols = dict.fromkeys(group.protocol for group in collection.evaluation.by_group)
     protocol: Protocol = "closed" if "closed" in protocols else next(iter(protocols))
-    chest = [
-        table for table in published_tables() if table.by_method and not table.ablation and table.source.body == "chest"
-    ]
-    found = [tables.beside(collection.evaluation, table, protocol) for table in chest]
+    known = [table for table in published_tables() if table.by_method and not table.ablation and not table.apart]
+    found = [tables.beside(collection.evaluation, table, protocol) for table in known]
     text = (
         "Ours stand beneath published numbers of the same convention. They may not be ranked: the scans, their split "
         "and the projector are others, and each table says which. Never compare across tables: their PSNR differ by "
         "up to 4.29 dB for the same volume, and more where blank slices count. A dash: not published, or not measured "
-        "here; LPIPS needs its weights (VOXRAY_LPIPS)."
+        "here; LPIPS needs its weights (VOXRAY_LPIPS). Ours are of each model's defaults: of diffusion models, the "
+        "mean of several samples that were made to agree with the X-rays, where papers score one sample as drawn."
     )
     return Section("Beside the published numbers", text, tuple(table for table in found if table is not None))
+
+
+def _published_apart() -> Section:
+    found = tuple(tables.alone(table) for table in published_tables() if table.apart)
+    text = "For the record, each with what it is of, and why nothing of ours may stand beside it."
+    return Section("Published numbers that may not be compared", text, found, folded=True)
 
 
 def _cases(collection: Collection, reference: str) -> Section:
@@ -173,8 +192,9 @@ def _cases(collection: Collection, reference: str) -> Section:
                 Figure(
                     figures.case_figure(collection, protocol, views, case),
                     f"{rank} case of {reference} ({case}, {decibels:.2f} dB): {protocol} protocol, {views}. Planes "
-                    "through the middle of the cube; error from blue (too low) to red (too high), "
-                    f"±{figures.ERROR_LIMIT_HU:.0f} HU.",
+                    "through the middle of the cube, from black (-1000 HU and below) to white (1000 HU and above), "
+                    "with more greys for lung and soft tissue. Error, in HU: reconstruction minus truth, from blue "
+                    f"(too low) to red (too high); beyond ±{figures.ERROR_LIMIT_HU:.0f} HU the colour stays the same.",
                 )
             )
     text = "Cases are chosen by the 3D PSNR of the reference, and shown for all models."
@@ -213,13 +233,15 @@ def _curves(collection: Collection) -> Section:
 def _calibration(collection: Collection) -> Section:
     from voxray.evaluation.report import figures
 
-    drawn = []
+    drawn, found = [], []
     for protocol, views in settings_of(collection):
+        table = tables.calibration(collection.evaluation, protocol, views)
+        found += [table] if table is not None else []
         uri = figures.calibration(collection.evaluation, protocol, views)
         if uri is not None:
             drawn.append(Figure(uri, f"{protocol.capitalize()} protocol, {views}: mean over cases."))
     text = "How often the truth lies within the intervals that a model's standard deviation promises."
-    return Section("Calibration of the uncertainty", text, figures=tuple(drawn))
+    return Section("Calibration of the uncertainty", text, tuple(found), tuple(drawn))
 
 
 def _nodules(planted: NoduleResult) -> Section:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from pydantic import JsonValue
 
 from voxray.errors import InputError
@@ -18,7 +19,8 @@ class Collection:
 
     Attributes:
         evaluation: the rows; a model that is another one, or was run with another seed or number of samples, than one
-            of its name in a folder before, has the name of its folder behind its own.
+            of its name in a folder before, has the name of its folder behind its own. A plain mean is `mean`, where
+            all folders have the same volume, and else `mean of MODEL`, for it is what that model learned from.
         models: label -> model.
         folders: those that the rows came from.
         cases: how many different cases there are.
@@ -42,15 +44,19 @@ class Collection:
         folders = tuple(ResultsFolder.open(path) for path in paths)
         models: dict[str, ModelEntry] = {}
         origins: dict[tuple[str, Group], tuple[ResultsFolder, Row]] = {}
-        hashes: dict[str, str] = {}
-        geometries: dict[str, JsonValue] = {}
         drawn: dict[str, tuple[int, int]] = {}
         metrics: dict[str, None] = {}
         missing = 0
+        _check_cases(folders)
+        _check_views(folders)
+        means = _first_means(folders)
+        several, named = len(set(means.values())) > 1, dict[ResultsFolder, str]()
         for folder in folders:
-            _check_cases(hashes, folder)
-            _check_views(geometries, folder)
             labels = _enter_models(models, drawn, folder)
+            if folder in means:
+                called = named.setdefault(means[folder], _mean_label(folder, labels) if several else PLAIN_MEAN)
+                labels[PLAIN_MEAN] = called
+                models.setdefault(called, folder.manifest.models[PLAIN_MEAN])
             metrics |= dict.fromkeys(folder.manifest.metrics)
             rows = folder.rows()
             asked = folder.manifest
@@ -88,33 +94,68 @@ class Collection:
         ]
 
 
-def _check_cases(hashes: dict[str, str], folder: ResultsFolder) -> None:
-    for case, sha256 in folder.manifest.cases.items():
-        if hashes.setdefault(case, sha256) != sha256:
-            raise InputError(
-                f"The case {case!r} in '{folder.path}' is another scan than in the folders before it, or was prepared "
-                "in another way: their scores may not stand side by side."
-            )
+def _check_cases(folders: Sequence[ResultsFolder]) -> None:
+    hashes: dict[str, str] = {}
+    for folder in folders:
+        for case, sha256 in folder.manifest.cases.items():
+            if hashes.setdefault(case, sha256) != sha256:
+                raise InputError(
+                    f"The case {case!r} in '{folder.path}' is another scan than in the folders before it, or was "
+                    "prepared in another way: their scores may not stand side by side."
+                )
 
 
-def _check_views(geometries: dict[str, JsonValue], folder: ResultsFolder) -> None:
-    for views, geometry in folder.manifest.views.items():
-        if geometries.setdefault(views, geometry) != geometry:
-            raise InputError(
-                f"The views {views!r} in '{folder.path}' stand elsewhere than in the folders before it (another "
-                "--setup): their scores may not stand side by side."
-            )
+def _check_views(folders: Sequence[ResultsFolder]) -> None:
+    geometries: dict[str, JsonValue] = {}
+    for folder in folders:
+        for views, geometry in folder.manifest.views.items():
+            if geometries.setdefault(views, geometry) != geometry:
+                raise InputError(
+                    f"The views {views!r} in '{folder.path}' stand elsewhere than in the folders before it (another "
+                    "--setup): their scores may not stand side by side."
+                )
 
 
 def _enter_models(
     models: dict[str, ModelEntry], drawn: dict[str, tuple[int, int]], folder: ResultsFolder
 ) -> dict[str, str]:
-    """Enter the models of a folder, with its seed and samples, and return what each is called from now on."""
+    """Enter the models of a folder, with its seed and samples, and return what each is called; not its plain mean."""
     labels, mine = {}, (folder.manifest.seed, folder.manifest.samples)
     for label, entry in folder.manifest.models.items():
+        if label == PLAIN_MEAN:
+            continue
         called = [label, f"{label} ({folder.path.name})", f"{label} ({folder.path})"]
         free = (name for name in called if models.get(name, entry) == entry and drawn.get(name, mine) == mine)
-        labels[label] = label if label == PLAIN_MEAN else next(free, called[-1])
+        labels[label] = next(free, called[-1])
         models.setdefault(labels[label], entry)
         drawn.setdefault(labels[label], mine)
     return labels
+
+
+def _first_means(folders: Sequence[ResultsFolder]) -> dict[ResultsFolder, ResultsFolder]:
+    """Return for each folder with a plain mean the first folder that has the same one."""
+    found: dict[ResultsFolder, ResultsFolder] = {}
+    for folder in folders:
+        if PLAIN_MEAN in folder.manifest.models:
+            known = dict.fromkeys(found.values())
+            found[folder] = next((first for first in known if _same_mean(first, folder)), folder)
+    return found
+
+
+def _same_mean(one: ResultsFolder, other: ResultsFolder) -> bool:
+    """Tell whether two plain means are of one model, or look the same: models that learned from the same scans."""
+    if one.manifest.models[PLAIN_MEAN].sha256 == other.manifest.models[PLAIN_MEAN].sha256:
+        return True
+    mine, others = ({row.protocol: row for row in folder.rows() if row.model == PLAIN_MEAN} for folder in (one, other))
+    pairs = [(one.planes(mine[name])[0], other.planes(others[name])[0]) for name in mine if name in others]
+    return bool(pairs) and all(
+        np.array_equal(a, b) for one_planes, other_planes in pairs
+        for a, b in zip(one_planes.hu, other_planes.hu, strict=True)
+    )  # fmt: skip
+
+
+def _mean_label(folder: ResultsFolder, labels: dict[str, str]) -> str:
+    """Return what the plain mean of a folder is called beside another one: by the model that it is of."""
+    models = folder.manifest.models
+    owner = next((label for label in labels if models[label].sha256 == models[PLAIN_MEAN].sha256), None)
+    return f"{PLAIN_MEAN} of {folder.path.name if owner is None else labels[owner]}"

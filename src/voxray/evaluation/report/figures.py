@@ -20,7 +20,7 @@ from voxray.evaluation.protocols import Protocol
 from voxray.evaluation.published import heading
 from voxray.evaluation.report.collection import Collection
 from voxray.evaluation.report.tables import groups_of, mean_of
-from voxray.evaluation.results import PLAIN_MEAN, Evaluation, Group
+from voxray.evaluation.results import Evaluation, Group, is_plain_mean, spread_of
 from voxray.images.preview import TONES_HU
 
 # Okabe and Ito (2008): told apart by colour-blind readers.
@@ -76,9 +76,9 @@ def _boxes(axes: Axes, values: Sequence[Sequence[float]], models: Sequence[str])
 def view_curve(evaluation: Evaluation, protocol: Protocol, metric: str) -> str | None:
     """Draw a metric over the number of views; None where no model was given more than one number of a kind."""
     curves: dict[tuple[str, str], list[tuple[int, Group]]] = {}
-    for group in evaluation.by_group:
-        if group.protocol == protocol:
-            count, family = view_count(group.views)
+    groups = [group for group in evaluation.by_group if group.protocol == protocol]
+    for group in groups:
+        for family, count in view_kinds(group.views, groups):
             curves.setdefault((group.model, family), []).append((count, group))
     curves = {key: sorted(points, key=lambda p: p[0]) for key, points in curves.items()}
     curves = {key: points for key, points in curves.items() if len({count for count, _ in points}) > 1}
@@ -103,10 +103,17 @@ def view_curve(evaluation: Evaluation, protocol: Protocol, metric: str) -> str |
         return _svg(figure)
 
 
-def view_count(views: str) -> tuple[int, str]:
-    """Return how many views a set has, and of which kind it is: named ones, or spread over a range."""
-    number, over, range_deg = views.partition(" over ")
-    return (int(number), f"over {range_deg}°") if over else (views.count(",") + 1, "named views")
+def view_kinds(views: str, groups: Sequence[Group]) -> list[tuple[str, int]]:
+    """Return on which curves a set of views stands, and its number of views.
+
+    Named ones are on one curve, and each range over which views of a group are spread has another; `pa,lateral` is on
+    the one of 180 degrees, too, and `pa` on all.
+    """
+    count, spread = spread_of(views)
+    ranges = dict.fromkeys(spread_of(group.views)[1] for group in groups if " over " in group.views)
+    on = [found for found in ranges if found is not None and (views == "pa" or found == spread)]
+    named = [] if " over " in views else ["named views"]
+    return [(family, count) for family in (*named, *(f"over {found:g}°" for found in on))]
 
 
 def calibration(evaluation: Evaluation, protocol: Protocol, views: str) -> str | None:
@@ -176,7 +183,7 @@ def case_figure(collection: Collection, protocol: Protocol, views: str, case: st
     _, _, truth = found[0]
     with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
         tile = 1.15
-        figure = _figure(6 * tile + 1.0, (1 + len(found)) * tile + 0.45)
+        figure = _figure(6 * tile + 1.0, (1 + len(found)) * 0.93 * tile + 0.45)
         grid = figure.add_gridspec(
             1 + len(found), 7, wspace=0.03, hspace=0.03, left=0.115, right=0.905, top=1 - 0.2 / figure.get_figheight(),
             bottom=0.06 / figure.get_figheight(), width_ratios=[1] * 6 + [0.07],
@@ -198,10 +205,10 @@ def case_figure(collection: Collection, protocol: Protocol, views: str, case: st
                     if r == 1:
                         errors.set_title(f"error, {NAMES[plane]}", fontsize=7.5)
         if shown is not None:
-            bar = figure.colorbar(shown, cax=figure.add_subplot(grid[1:, 6]))
+            bar = figure.colorbar(shown, cax=figure.add_subplot(grid[1:, 6]), extend="both")
             bar.ax.tick_params(labelsize=6.5, width=0.5)
             bar.outline.set_visible(False)
-            bar.set_label("HU, reconstruction minus truth", fontsize=6.5)
+            bar.set_label("error, HU (reconstruction minus truth)", fontsize=6.5)
         return _png(figure)
 
 
@@ -236,8 +243,9 @@ def _bare(axes: Axes) -> None:
 
 def colours_of(models: Sequence[str]) -> dict[str, str]:
     """Return a colour for each model; the plain mean is grey."""
-    others = [model for model in dict.fromkeys(models) if model != PLAIN_MEAN]
-    return {PLAIN_MEAN: _GREY} | {model: _COLOURS[i % len(_COLOURS)] for i, model in enumerate(others)}
+    others = [model for model in dict.fromkeys(models) if not is_plain_mean(model)]
+    means = dict.fromkeys(filter(is_plain_mean, models), _GREY)
+    return means | {model: _COLOURS[i % len(_COLOURS)] for i, model in enumerate(others)}
 
 
 def _figure(width_in: float, height_in: float) -> Figure:

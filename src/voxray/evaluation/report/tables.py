@@ -6,15 +6,23 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
+from voxray.evaluation.calibration import LEVELS
 from voxray.evaluation.catalogue import HEADLINE, metric_named
 from voxray.evaluation.csv_text import csv_text
+from voxray.evaluation.fid import FidLine
 from voxray.evaluation.nodule_results import NoduleLine
+from voxray.evaluation.planes import NAMES
 from voxray.evaluation.protocols import Protocol
 from voxray.evaluation.published import PublishedTable, heading
 from voxray.evaluation.results import Evaluation, Group
 from voxray.evaluation.statistics import FEW_CASES, Mean, compare_all, smallest_p, summarise
 
 NOTHING = "–"
+# Where intervals are judged: for people, in the names of coverages, and the name of the width ("": there is none).
+_PLACES = (
+    ("everywhere", "", ""), ("body", "_body", "width90"), ("lungs", "_lung", "width90_lung"),
+    ("soft tissue", "_soft", "width90_soft"), ("bone", "_bone", "width90_bone"),
+)  # fmt: skip
 # Sites of planted nodules below which intervals are wide (ours).
 FEW_SITES = 30
 
@@ -131,10 +139,28 @@ def all_metrics(evaluation: Evaluation, protocol: Protocol, views: str) -> Table
             continue
         means = [mean_of(evaluation, group, name, bootstrap=False) for group in groups]
         best = _best(name, means)
-        texts = [f"{shown(m.mean, name)} ± {shown(m.std, name)}" if m.cases else NOTHING for m in means]
+        texts = [_with_spread(mean, name) for mean in means]
         rows.append((Entry(column(name)), *(Entry(text, strong=i == best) for i, text in enumerate(texts))))
     title = f"All metrics: {protocol}, {views}"
     return Table(title, ("metric", *(group.model for group in groups)), tuple(rows), ("Mean ± standard deviation.",))
+
+
+def calibration(evaluation: Evaluation, protocol: Protocol, views: str) -> Table | None:
+    """Return coverage and width of intervals by tissue; None where no model has intervals."""
+    rows = []
+    for group in groups_of(evaluation, protocol, views):
+        for place, end, width in _PLACES:
+            names = [f"coverage{level}{end}" for level in LEVELS] + [width]
+            means = [mean_of(evaluation, group, name, bootstrap=False) for name in names]
+            if any(mean.cases for mean in means):
+                texts = (shown(mean.mean, name) for mean, name in zip(means, names, strict=True))
+                rows.append(tuple(map(Entry, (group.model, place, *texts))))
+    columns = ("model", "where", *(f"{level} % interval, %" for level in LEVELS), "width of 90 %, HU")
+    notes = (
+        "How many voxels of the truth lie within the interval of so many percent, mean over cases: as many, if the "
+        "uncertainty is calibrated; fewer, if the model is too sure of itself. Regions are those of the truth.",
+    )
+    return Table(f"Intervals: {protocol}, {views}", columns, tuple(rows), notes) if rows else None
 
 
 def costs(evaluation: Evaluation) -> Table | None:
@@ -188,13 +214,44 @@ def beside(evaluation: Evaluation, published: PublishedTable, protocol: Protocol
             ours.append((Entry(f"{model} (ours, n = {max(mean.cases for mean in means)})"), *map(Entry, texts)))
     if not ours:
         return None
-    quoted = [
+    warning = "Ours are of other scans, and of another projector: no ranking."
+    notes = tuple(filter(None, (f"{published.protocol} {warning}", published.note)))
+    title = f"{_title(published)} (ours: {protocol} protocol)"
+    return Table(title, ("method", *published.column_names), (*_quoted(published), *ours), notes)
+
+
+def alone(published: PublishedTable) -> Table:
+    """Return a published table beside which nothing of ours may stand, with the reason."""
+    notes = tuple(filter(None, (f"{published.protocol} {published.apart}", published.note)))
+    return Table(_title(published), ("method", *published.column_names), tuple(_quoted(published)), notes)
+
+
+def _title(published: PublishedTable) -> str:
+    return f"{published.source.cite}, {published.name}: {published.caption}"
+
+
+def _quoted(published: PublishedTable) -> list[tuple[Entry, ...]]:
+    return [
         tuple(Entry(text, quoted=True) for text in (name, *texts))
         for name, texts in zip(published.row_names, published_texts(published), strict=True)
     ]
-    title = f"{published.source.cite}, {published.name}: {published.caption} ({protocol} protocol)"
-    notes = tuple(filter(None, (published.caution, published.note)))
-    return Table(title, ("method", *published.column_names), (*quoted, *ours), notes)
+
+
+def fid(lines: Sequence[FidLine]) -> Table:
+    """Return the FID of groups, by axes and their mean."""
+    rows = []
+    for line in lines:
+        texts = (line.group.model, line.group.protocol, line.group.views, str(line.cases))
+        rows.append(
+            tuple(map(Entry, (*texts, *(shown_as(value, 1) for value in (*line.axes, line.mean)), line.weights)))
+        )
+    columns = ("model", "protocol", "views", "n", *(f"{name} ↓" for name in NAMES), "mean ↓", "weights")
+    notes = (
+        "Fréchet distance between the InceptionV3 features of all reconstructed and all true slices (Heusel et al. "
+        "2017). It tells whether slices look like those of a CT, not whether they are this patient's. Figures of other "
+        "weights or another number of cases are not comparable; the plain mean is one volume, and has none.",
+    )
+    return Table("Fréchet inception distance (FID)", columns, tuple(rows), notes)
 
 
 def published_texts(published: PublishedTable) -> list[list[str]]:
@@ -260,10 +317,13 @@ def _best(metric: str, means: Sequence[Mean]) -> int | None:
 
 
 def _with_interval(mean: Mean, metric: str) -> tuple[str, str]:
-    if not mean.cases:
-        return NOTHING, ""
-    text = f"{shown(mean.mean, metric)} ± {shown(mean.std, metric)}"
-    return text, _span(mean.low, mean.high, digits_of(metric))
+    return _with_spread(mean, metric), _span(mean.low, mean.high, digits_of(metric))
+
+
+def _with_spread(mean: Mean, metric: str) -> str:
+    """Return mean ± standard deviation; a single case, or an infinite mean, has no spread."""
+    text = shown(mean.mean, metric)
+    return text if math.isnan(mean.std) else f"{text} ± {shown(mean.std, metric)}"
 
 
 def _span(low: float, high: float, digits: int) -> str:
