@@ -61,6 +61,8 @@ def _small_dvg(config: MethodConfig, brief: bool) -> list[str]:
                 f"config.{part}.net.channels={[8, 32] if brief else [8, 16, 32]}", f"config.{part}.net.width=8",
                 f"config.{part}.training={{steps: {2 if brief else steps}, learning_rate: 5.0e-3}}",
             ]  # fmt: skip
+    if config.coarse is not None and config.coarse.more:
+        found.append(f"config.coarse.more=[{{steps: {2 if brief else 80}, learning_rate: 5.0e-3}}]")
     return found
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Ensemble(nn.Module):
-    """The mean of what several nets say, which errs less than any: each has learned something else by chance.
+    """The mean of what several nets say, which errs less than they do: each has learned something else by chance.
 
     Lakshminarayanan et al., "Simple and scalable predictive uncertainty estimation using deep ensembles", NeurIPS 2017.
 
@@ -22,8 +22,4 @@ class Ensemble(nn.Module):
 
     def forward(self, *given: Tensor | None) -> Float[Tensor, "b ..."]:
         """Return the mean over the members."""
-        return self.each(*given).mean(0)
-
-    def each(self, *given: Tensor | None) -> Float[Tensor, "n b ..."]:
-        """Return what every member says; each learns from its own error, not from that of the mean."""
-        return torch.stack([member(*given) for member in self.members])
+        return torch.stack([member(*given) for member in self.members]).mean(0)

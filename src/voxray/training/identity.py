@@ -119,7 +119,7 @@ def _without_options(config: BaseModel) -> dict[str, Any]:
     return {
         name: _without_options(value) if isinstance(value, BaseModel) else config.model_dump(mode="json")[name]
         for name, value in config
-        if not isinstance(value, StageOptions)
+        if not any(isinstance(one, StageOptions) for one in (value if isinstance(value, tuple) else (value,)))
     }
 
 

@@ -102,16 +102,17 @@ class CoarseStage(MethodConfig):
     """G_z, which predicts the latents of the CT from those of the lifted X-rays."""
 
     net: UNetConfig = UNetConfig(width=64)
-    members: int = Field(
-        default=1, gt=0,
-        description="ours: nets whose mean is G_z's prediction; what few scans leave open, each fills in its own way",
-    )  # fmt: skip
     training: StageOptions = StageOptions(steps=100_000, batch_size=2, learning_rate=2e-4)
+    more: tuple[StageOptions, ...] = Field(
+        default=(), strict=False,
+        description="ours: trainings of further nets; G_z predicts the mean of all: what few scans leave open, each "
+        "fills in in its own way",
+    )  # fmt: skip
 
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         """Return G_z with fresh weights."""
-        nets = [self.net.build(in_channels, out_channels, time=False) for _ in range(self.members)]
-        return Ensemble(nets) if self.members > 1 else nets[0]
+        nets = [self.net.build(in_channels, out_channels, time=False) for _ in (self.training, *self.more)]
+        return Ensemble(nets) if self.more else nets[0]
 
 
 class DenoiserStage(MethodConfig):

@@ -22,7 +22,7 @@ from voxray.methods.dvg.autoencoding import autoencoder_stage
 from voxray.methods.dvg.config import DvgConfig
 from voxray.methods.dvg.lifting import lift, lift_new, mu_from_unit
 from voxray.methods.dvg.new_view import new_views
-from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
+from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage, StageOptions
 from voxray.nets.autoencoder import VQAutoencoder
 from voxray.nets.ensemble import Ensemble
 from voxray.physics.attenuation import MU_WATER_PER_MM, mu_to_hu, to_unit_range
@@ -88,9 +88,10 @@ class Dvg(Method):
 
     def predict(self, z_in: Float[Tensor, "b c Z Y X"]) -> Float[Tensor, "b d Z Y X"]:
         """Return G_z(z_in), the first guess of the CT's latents (DVG-Net, eq. 8), in -1..1."""
-        return self._as_latents(cast(nn.Module, self.coarse)(z_in, None))
+        return self._predicted_by(cast(nn.Module, self.coarse), z_in)
 
-    def _as_latents(self, found: Tensor) -> Tensor:
+    def _predicted_by(self, net: nn.Module, z_in: Tensor) -> Tensor:
+        found: Tensor = net(z_in, None)
         return found if self.settings.scale_conditions else _scaled(found, self.ct)
 
     def synthesise(
@@ -127,13 +128,28 @@ class Dvg(Method):
             if self.new is not None:
                 stages.append(autoencoder_stage("new", self.new, config.lifted, volumes, "lifted_new"))
         if config.coarse is not None and self.coarse is not None:
-            training, net = config.coarse.training, self.coarse
-            stages.append(GradientStage("coarse", net, latents, self._coarse_loss, training, preview=self._show_coarse))
+            nets = self.coarse.members if isinstance(self.coarse, Ensemble) else [self.coarse]
+            for i, (net, training) in enumerate(zip(nets, (config.coarse.training, *config.coarse.more), strict=True)):
+                stages.append(self._coarse_stage("coarse" if i == 0 else f"coarse-{i + 1}", net, latents, training))
         if config.denoiser is not None and self.denoiser is not None:
             dual = Preparation("dual", self._prepare_dual, after=latents)
             training, net = config.denoiser.training, self.denoiser
             stages.append(GradientStage("denoiser", net, dual, self._denoiser_loss, training))
         return stages
+
+    def _coarse_stage(self, name: str, net: nn.Module, latents: Preparation, training: StageOptions) -> GradientStage:
+        """Return the stage that trains one net of G_z, from its own error."""
+
+        def loss(batch: Batch, step: int, rng: torch.Generator) -> Losses:
+            return {"loss": F.mse_loss(self._predicted_by(net, batch["z_in"]).float(), batch["z_ct"])}
+
+        def preview(batch: Batch) -> dict[str, Tensor]:
+            pair = torch.cat([batch["z_ct"][:1], self._predicted_by(net, batch["z_in"][:1]).float()])
+            decoded = self.decode_ct(pair)[:, 0]
+            middle = decoded.shape[2] // 2
+            return {"ct": decoded[0, :, middle].flip(0), "coarse": decoded[1, :, middle].flip(0)}
+
+        return GradientStage(name, net, latents, loss, training, preview=preview)
 
     def _prepare_volumes(self, sample: TrainingSample) -> Item:
         images, views = [image[0] for image in sample.images], sample.views[0]
@@ -184,24 +200,12 @@ class Dvg(Method):
             conditions["z_coarse"] = z_coarse
         return conditions
 
-    def _coarse_loss(self, batch: Batch, step: int, rng: torch.Generator) -> Losses:
-        if not isinstance(self.coarse, Ensemble):
-            return {"loss": F.mse_loss(self.predict(batch["z_in"]).float(), batch["z_ct"])}
-        found = self._as_latents(self.coarse.each(batch["z_in"], None)).float()
-        return {"loss": F.mse_loss(found, batch["z_ct"].expand_as(found))}
-
     def _denoiser_loss(self, batch: Batch, step: int, rng: torch.Generator) -> Losses:
         x0 = batch["z_ct"]
         t = torch.randint(self.process.steps, (len(x0),), generator=rng).to(x0.device)
         noise = torch.randn(x0.shape, generator=rng).to(x0)
         found = self.denoise(self.process.add_noise(x0, noise, t), t, batch)
         return {"loss": F.mse_loss(found, self.process.target(x0, noise, t))}
-
-    def _show_coarse(self, batch: Batch) -> dict[str, Tensor]:
-        pair = torch.cat([batch["z_ct"][:1], self.predict(batch["z_in"][:1]).float()])
-        decoded = self.decode_ct(pair)[:, 0]
-        middle = decoded.shape[2] // 2
-        return {"ct": decoded[0, :, middle].flip(0), "coarse": decoded[1, :, middle].flip(0)}
 
     # ---------------------------------------------------------------- inference
 
