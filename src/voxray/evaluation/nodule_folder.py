@@ -5,7 +5,7 @@ may be one of results of an evaluation.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -130,6 +130,21 @@ def read_manifest(path: Path) -> NoduleManifest:
     written = path / _MANIFEST
     with reading(written):
         return NoduleManifest.model_validate_json(written.read_text(encoding="utf-8"))
+
+
+def origins_of(folders: Iterable[Path]) -> list[str]:
+    """Say of which model and seed the tables in folders are; nothing where none, or no manifest, is.
+
+    Raises:
+        InputError: if a manifest is damaged.
+    """
+    said = list[str]()
+    for path in dict.fromkeys(folders):
+        if (path / _TABLE).is_file() and (path / _MANIFEST).is_file():
+            found = read_manifest(path)
+            said += [f"{label}, in {path.name}: SHA-256 {model.sha256[:12]}, seed {found.seed}."
+                     for label, model in found.models.items()]  # fmt: skip
+    return said
 
 
 def _refuse_foreign(finished: Path) -> None:
