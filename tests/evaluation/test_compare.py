@@ -203,6 +203,17 @@ def test_D4_what_a_killed_start_leaves_and_planted_nodules_are_no_hindrance(comp
     assert (tmp_path / "nodules.csv").read_text() == "half"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_D4_results_without_their_request_are_not_mixed_in(compared: Path, tmp_path: Path, overwrite: bool) -> None:
+    shutil.copytree(compared, tmp_path / "copy")
+    for name in (MANIFEST, "rows.csv"):
+        (tmp_path / "copy" / name).unlink()
+    before = sorted((tmp_path / "copy").rglob("*"))
+    with pytest.raises(InputError, match=r"holds other files than results of an evaluation \(trials/phantom"):
+        ResultsFolder.start(tmp_path / "copy", ResultsFolder.open(compared).manifest, overwrite=overwrite)
+    assert sorted((tmp_path / "copy").rglob("*")) == before
+
+
 def test_I12_weights_of_lpips_that_came_later_are_not_mixed_in(compared: Path, tmp_path: Path) -> None:
     manifest = ResultsFolder.open(compared).manifest
     ResultsFolder.start(tmp_path / "new", manifest)

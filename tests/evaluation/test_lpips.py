@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from small_models import SETUP, patient
 from torch import nn
 
-from voxray.errors import CheckpointError, InputError
+from voxray.errors import CheckpointError, InputError, VoxrayWarning
 from voxray.evaluation.feature_stacks import TAPS, feature_layers
 from voxray.evaluation.lpips import (
     FOLDER_VARIABLE,
@@ -25,6 +25,7 @@ from voxray.evaluation.lpips import (
     lpips_dvg,
     lpips_mean,
     lpips_perx2ct,
+    nets_there,
     scaled,
     slice_lpips,
 )
@@ -235,10 +236,16 @@ def test_slices_of_the_smallest_size_reach_the_last_layer_and_smaller_ones_are_n
     assert next(metric for metric in METRICS if metric.name == f"lpips_{net}").of(small) is None  # type: ignore[arg-type]
 
 
-def test_a_folder_without_any_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_weights_of_lpips_is_told_and_columns_stay_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pt_inception-2015-12-05-6726825d.pth").touch()  # FID's
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    with pytest.warns(VoxrayWarning, match=r"stay empty: .* has no weights for it, as vgg16-397923af\.pth of torch"):
+        assert nets_there() == ()
+    assert [metric.of(trial()) for metric in METRICS] == [None] * 5
     with pytest.raises(InputError, match=r"has no weights for LPIPS with 'vgg': vgg16-397923af\.pth of torchvision"):
-        METRICS[0].of(trial())
+        load_lpips()
 
 
 # ---------------------------------------------------------------- files

@@ -203,6 +203,19 @@ def test_I13_a_damaged_or_old_folder_is_said(store: Store, monkeypatch: pytest.M
         run(Oracle(1.0), store, monkeypatch, folder=tmp_path, **ASKED)
 
 
+def test_nothing_of_somebody_else_is_deleted(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Files with names like ours, in a folder called like ours, without our word for it."""
+    mine = tmp_path / "out" / "nodules" / "LIDC-0001-12.json"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"LIDC-0001-12\.json' is in the way.*Nothing was deleted"):
+            run(Oracle(1.0), store, monkeypatch, folder=tmp_path / "out", overwrite=overwrite, **ASKED)
+        with pytest.raises(InputError, match=r"cannot be made: "):
+            run(Oracle(1.0), store, monkeypatch, folder=mine, overwrite=overwrite, **ASKED)
+    assert mine.read_text() == "mine"
+
+
 # ---------------------------------------------------------------- the numbers
 
 

@@ -21,6 +21,7 @@ nibabel = pytest.importorskip("nibabel")
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Stand in for TotalSegmentator: air at the patient's right is label 1, at the left 2; label 3 is never found."""
     images: list[Any] = []
+    monkeypatch.setattr("voxray.evaluation.organs._KEPT", {})
 
     def segment(image: Any, output: None, **options: object) -> Any:
         assert options == {"fast": True, "ml": True, "quiet": True, "device": "cpu"}
@@ -66,6 +67,14 @@ def test_parts_of_an_organ_count_as_one(asked: list[Any], monkeypatch: pytest.Mo
         "dice_spine": None, "dice_ribs": None,
     }  # fmt: skip
     assert len(asked) == 2
+    again = make_trial(chest(), hu + 1)  # another reconstruction, and the truth read anew
+    assert again.case.volume is not trial.case.volume
+    assert METRICS[0].of(again) is not None
+    assert len(asked) == 3
+    monkeypatch.setattr("voxray.evaluation.organs.MOST_KEPT", 3)
+    assert METRICS[0].of(make_trial(chest(), hu + 2)) is not None
+    assert METRICS[0].of(trial) is not None
+    assert len(asked) == 6  # the oldest made room: two are found again
 
 
 def test_organs_are_computed_only_where_they_are_asked_for(asked: list[Any]) -> None:

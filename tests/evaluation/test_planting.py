@@ -114,6 +114,16 @@ def test_D2_sites_depend_on_the_seed() -> None:
     assert not np.array_equal(first, other)
 
 
+def test_D2_sites_with_room_do_not_depend_on_the_diameter_and_others_come_after_them() -> None:
+    case = one_cavity(80)
+    few, most = (np.concatenate(draw_sites(case, 4, size, rng())) for size in (10.0, 32.0))
+    np.testing.assert_array_equal(few, most)
+    with pytest.raises(InputError, match="of 60 sites of 32 mm"):
+        draw_sites(case, 60, 32.0, rng())
+    many = np.concatenate(draw_sites(case, 60, 10.0, rng()))
+    np.testing.assert_array_equal(many[:4], few)
+
+
 @pytest.mark.parametrize("vessel_hu", [-450.0, 40.0])
 def test_no_site_has_a_vessel_in_it(vessel_hu: float) -> None:
     """A plate of two voxels of 5 mm across the lungs, which their mask may hold (-450 HU) or not."""

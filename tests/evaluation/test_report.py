@@ -12,7 +12,8 @@ from comparing import OPTIONS, QUICK
 
 from voxray.api import compare, report
 from voxray.errors import InputError
-from voxray.evaluation.folder import ResultsFolder
+from voxray.evaluation.folder import ModelEntry, ResultsFolder
+from voxray.evaluation.nodule_folder import NoduleManifest
 from voxray.evaluation.nodule_results import NODULES, NoduleResult, NoduleRow
 from voxray.evaluation.published import table_named
 from voxray.evaluation.report.build import Section, ranked_cases, render
@@ -157,6 +158,7 @@ def test_plain_means_of_models_that_learned_from_other_scans_are_told_apart(comp
     means = [label for label in three.models if is_plain_mean(label)]
     assert means == [f"mean of {FIRST}", f"mean of {FIRST} (other)"]
     assert {row.model for row in three.evaluation.rows if is_plain_mean(row.model)} == set(means)
+    assert render("t", three, []).count("Plain mean volume, without any X-ray.") == 2
     other = next(row for row in three.evaluation.rows if row.model == means[1])
     assert three.origins[other.case, other.group][0].path == tmp_path / "other"
 
@@ -221,6 +223,11 @@ def test_planted_nodules_have_a_section_where_a_folder_holds_them(compared: Path
     planted = tmp_path / "planted"
     planted.mkdir()
     NoduleResult(tuple(rows)).write_csv(planted / NODULES)
+    manifest = NoduleManifest(
+        cases={"a": ""}, models={"m": ModelEntry(sha256="0123456789abcdef")}, views={}, protocol="closed",
+        sizes_mm=(16.0, 32.0), sites=3, seed=7,
+    )  # fmt: skip
+    (planted / "nodules.json").write_text(manifest.model_dump_json())
     with pytest.raises(InputError, match="planted nodules alone are no report"):
         report([planted], tmp_path / "r.html")
     page, tex, _ = report([compared, planted], tmp_path / "r.html")
@@ -232,6 +239,7 @@ def test_planted_nodules_have_a_section_where_a_folder_holds_them(compared: Path
     assert section.count("<tr") == 1 + 2
     assert section.count("data:image/svg+xml") == 1
     assert "fewer than 30 sites" in section
+    assert "m, in planted: SHA-256 0123456789ab, seed 7." in section
     assert "Spheres of soft tissue" in tex.read_text()
 
 

@@ -83,7 +83,7 @@ def nodule_test(
     warn_of_training(contender.label, loaded, opened, cases)
     plan = nodules.NodulePlan(
         contender, loaded.method.grid, opened, tuple(cases), view_set, protocol,
-        tuple(dict.fromkeys(map(float, options.sizes_mm))), options.sites, seed,
+        tuple(sorted(set(map(float, options.sizes_mm)))), options.sites, seed,
     )  # fmt: skip
     del loaded  # its memory is free before it is loaded to work
     return nodules.nodule_test(

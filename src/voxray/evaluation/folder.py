@@ -105,7 +105,7 @@ class ResultsFolder:
                 voxray did not write is in the way; or it cannot be written to.
         """
         if (path / MANIFEST).is_file() and overwrite:
-            _remove(cls(path, manifest)._written())
+            remove(cls(path, manifest)._written())
         elif (path / MANIFEST).is_file():
             found = cls.open(path)
             differences = manifest.differences(found.manifest)
@@ -114,7 +114,8 @@ class ResultsFolder:
                     f"'{path}' holds the results of another evaluation ({'; '.join(differences[:5])}): choose another "
                     "folder, or say --overwrite."
                 )
-            _remove(file for name in (_TRIALS, _TRUTHS) for file in (path / name).glob(f"{TEMPORARY_PREFIX}*"))
+            for name in (_TRIALS, _TRUTHS):
+                remove((path / name).glob(f"{TEMPORARY_PREFIX}*"))
             return found
         else:
             _refuse_foreign(path)
@@ -200,21 +201,33 @@ class ResultsFolder:
         return found
 
 
-def _remove(files: Iterable[Path]) -> None:
+def remove(files: Iterable[Path]) -> None:
+    """Delete files; one that is gone already is none.
+
+    Raises:
+        InputError: if one cannot be deleted.
+    """
     for file in files:
         try:
-            file.unlink()
+            file.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"'{file}' cannot be deleted: {error.strerror}. Choose another folder.") from error
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Refuse a folder of other things; planted nodules may be there, and what a start that was killed left."""
+    """Refuse a folder of other things, results that nobody knows the request of among them.
+
+    Planted nodules may be there, and the empty folders that a start left when it was killed.
+    """
     if not folder.is_dir():
         return  # to be made, or refused when that fails
-    own = (*NODULE_FILES, _TRIALS, _TRUTHS)
-    others = [file.name for file in folder.iterdir() if file.name not in own]
-    others = [name for name in others if not name.startswith(TEMPORARY_PREFIX)]
+    own = [folder / name for name in (*NODULE_FILES, _TRIALS, _TRUTHS)]
+    found = [file for name in (".", _TRIALS, _TRUTHS) for file in (folder / name).glob("*")]
+    others = [
+        file.relative_to(folder).as_posix()
+        for file in found
+        if not file.name.startswith(TEMPORARY_PREFIX) and file not in own
+    ]
     if others:
         raise InputError(
             f"'{folder}' holds other files than results of an evaluation ({others[0]}, ...): choose another folder."

@@ -13,6 +13,7 @@ LPIPS's own linear weights are a few kB; where the folder has none, those that t
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -23,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from voxray.errors import CheckpointError, InputError
+from voxray.errors import CheckpointError, InputError, VoxrayWarning
 from voxray.evaluation.conventions import dvg_cleaned
 from voxray.evaluation.feature_stacks import TAPS, feature_layers, read_weights
 from voxray.evaluation.trial import Metric, Trial
@@ -98,15 +99,17 @@ def find_weights(net: Net, folder: Path) -> Path | None:
 def nets_there() -> tuple[str, ...]:
     """Return the networks whose weights are in the folder of `VOXRAY_LPIPS`; none where it is not set.
 
-    Raises:
-        InputError: if it is set, and the folder has none.
+    Where the folder has none, as it may be there for FID alone, that is warned of.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         return ()
     found = tuple(net for net in get_args(Net) if find_weights(net, Path(folder)) is not None)
     if not found:
-        load_lpips(folder=Path(folder))  # says what is missing
+        warnings.warn(
+            f"The columns of LPIPS stay empty: the folder {folder!r}, which {FOLDER_VARIABLE} names, has no weights "
+            f"for it, as {_wanted('vgg')}.", VoxrayWarning, 3,
+        )  # fmt: skip
     return found
 
 
@@ -206,7 +209,7 @@ def lpips_dvg(model: Lpips, hu: Float[Tensor, "z y x"], truth: Float[Tensor, "z 
 
 @lru_cache(maxsize=3)
 def _user_model(net: Net, folder: str, device: str) -> Lpips | None:
-    return load_lpips(net, Path(folder), device) if net in nets_there() else None
+    return None if find_weights(net, Path(folder)) is None else load_lpips(net, Path(folder), device)
 
 
 def _if_there(net: Net, score: Callable[[Lpips, Tensor, Tensor], float]) -> Callable[[Trial], float | None]:

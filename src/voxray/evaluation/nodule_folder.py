@@ -5,7 +5,7 @@ may be one of results of an evaluation.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,15 +13,15 @@ from typing import Literal
 from pydantic import Field, JsonValue, TypeAdapter
 
 from voxray.errors import InputError
-from voxray.evaluation.folder import ModelEntry, Written
+from voxray.evaluation.folder import ModelEntry, Written, remove
 from voxray.evaluation.nodule_results import NODULE_FILES, NoduleResult
 from voxray.images.atomic import TEMPORARY_PREFIX, make_folder, refuse_existing, write_text_atomic
 from voxray.images.disclaimer import made_by
 from voxray.images.reading import reading
 
 _TABLE, _MANIFEST, _FINISHED = NODULE_FILES
-# A case without nodules, or with those of a diameter at the sites from a number on.
-_NAME = re.compile(r".+-(without|\d+-[\d.e+]+)\.json")
+# A case without nodules, or with those of a diameter at the sites from a number on; and what a kill leaves.
+_NAME = re.compile(rf".+-(without|\d+-[\d.e+]+)\.json|{re.escape(TEMPORARY_PREFIX)}.*")
 
 
 class NoduleManifest(Written):
@@ -75,25 +75,27 @@ class NoduleFolder:
         """Make the folder, or go on in it; what else it holds stays as it is.
 
         Raises:
-            InputError: if it holds another test and may not be overwritten, its manifest is damaged, or it cannot be
-                written to.
+            InputError: if it holds another test, or a table alone, and may not be overwritten; its manifest is damaged;
+                something that voxray did not write is in the way; or it cannot be written to.
         """
-        folder, written = cls(path), path / _MANIFEST
+        written, finished = path / _MANIFEST, path / _FINISHED
         if written.is_file() and not overwrite:
-            with reading(written):
-                found = NoduleManifest.model_validate_json(written.read_text(encoding="utf-8"))
-            differences = manifest.differences(found)
+            differences = manifest.differences(read_manifest(path))
             if differences:
                 raise InputError(
                     f"'{path}' holds another test with planted nodules ({'; '.join(differences[:5])}): choose another "
                     "folder, or say --overwrite."
                 )
-            return folder
-        refuse_existing(path / _TABLE, overwrite)  # of a version that kept nothing else
-        folder._clear()
-        make_folder(path / _FINISHED)
+            remove(finished.glob(f"{TEMPORARY_PREFIX}*"))
+            return cls(path)
+        if not written.is_file():
+            refuse_existing(path / _TABLE, overwrite)  # of a version that kept nothing else
+            _refuse_foreign(finished)
+        make_folder(finished)
+        # The table first: it never stands beside what it was not made of.
+        remove([path / _TABLE, *(file for file in finished.glob("*") if _NAME.fullmatch(file.name))])
         write_text_atomic(written, manifest.model_dump_json(indent=1) + "\n")
-        return folder
+        return cls(path)
 
     def finished(self, name: str) -> tuple[Measurement, ...] | None:
         """Read a reconstruction's measurements; None where it is not finished.
@@ -118,9 +120,38 @@ class NoduleFolder:
     def _file(self, name: str) -> Path:
         return self.path / _FINISHED / f"{name}.json"
 
-    def _clear(self) -> None:
-        """Delete what an earlier test wrote, the table first: it never stands beside what it was not made of."""
-        (self.path / _TABLE).unlink(missing_ok=True)
-        for file in (self.path / _FINISHED).glob("*.json"):
-            if _NAME.fullmatch(file.name) or file.name.startswith(TEMPORARY_PREFIX):
-                file.unlink()
+
+def read_manifest(path: Path) -> NoduleManifest:
+    """Read what was asked.
+
+    Raises:
+        InputError: if the file is damaged.
+    """
+    written = path / _MANIFEST
+    with reading(written):
+        return NoduleManifest.model_validate_json(written.read_text(encoding="utf-8"))
+
+
+def origins_of(folders: Iterable[Path]) -> list[str]:
+    """Say of which model and seed the tables in folders are; nothing where none, or no manifest, is.
+
+    Raises:
+        InputError: if a manifest is damaged.
+    """
+    said = list[str]()
+    for path in dict.fromkeys(folders):
+        if (path / _TABLE).is_file() and (path / _MANIFEST).is_file():
+            found = read_manifest(path)
+            said += [f"{label}, in {path.name}: SHA-256 {model.sha256[:12]}, seed {found.seed}."
+                     for label, model in found.models.items()]  # fmt: skip
+    return said
+
+
+def _refuse_foreign(finished: Path) -> None:
+    """Refuse a folder of the name that we use, with something in it and nothing that says that it is ours."""
+    for file in finished.glob("*"):
+        if not file.name.startswith(TEMPORARY_PREFIX):
+            raise InputError(
+                f"'{file}' is in the way, and there is no {_MANIFEST} that says that voxray wrote it: choose another "
+                "folder. Nothing was deleted."
+            )

@@ -187,8 +187,9 @@ def nodule_test(
 ) -> NoduleResult:
     """Plant nodules in the lungs of prepared cases, reconstruct with and without, and measure what comes through.
 
-    Sites are drawn with room for the largest diameter and hold each diameter in turn, so that diameters differ in
-    nothing else. Sites of a case that differ by 60 mm in height share a reconstruction, all with the same diameter.
+    Sites have room for the largest diameter and hold each diameter in turn, so that diameters differ in nothing else
+    (`planting.draw_sites`). Those of a case that differ by 60 mm in height share a reconstruction, all with the same
+    diameter.
 
     Args:
         plan: what is to be done.

@@ -6,14 +6,14 @@ is plausible rather than what is there. On first use it loads its weights from t
 its use unless its own configuration says otherwise.
 """
 
+import hashlib
 from collections.abc import Callable
-from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import UInt8
 from torch import Tensor
 
 from voxray.errors import InputError
@@ -24,6 +24,10 @@ from voxray.images import CTVolume
 # How the names of TotalSegmentator's structures begin that make up an organ; the choice of organs is ours: what a chest
 # always shows at least a part of.
 ORGANS = {"lungs": "lung_", "heart": "heart", "aorta": "aorta", "liver": "liver", "spine": "vertebrae_", "ribs": "rib_"}
+
+# Segmentations that are kept, oldest first: 2 MB for one of 128^3; two a case and model (ours).
+MOST_KEPT = 200
+_KEPT: dict[tuple[str, str], Tensor] = {}
 
 
 def structure_names() -> dict[int, str]:
@@ -59,17 +63,26 @@ def organ_dice(image: CTVolume, truth: CTVolume, *, device: str = "cpu") -> dict
     return {name: score for name, score in scores.items() if score is not None}
 
 
-@lru_cache(maxsize=4)
-def _segmented(volume: CTVolume, device: str) -> Int[Tensor, "z y x"]:
-    """Return the label of every voxel; NIfTI counts voxels in the order (x, y, z), and x and y run the other way.
+def _segmented(volume: CTVolume, device: str) -> UInt8[Tensor, "z y x"]:
+    """Return the label of every voxel; those of the last volumes are kept, each by what it holds.
 
-    Those of the last four volumes are kept, for several metrics ask for them.
+    Several metrics ask for them, and every model, set of views and protocol reads the truth of a case anew.
     """
+    key = (hashlib.sha256(volume.hu.numpy().tobytes() + volume.grid.affine.tobytes()).hexdigest(), device)
+    if key not in _KEPT:
+        while len(_KEPT) >= MOST_KEPT:
+            del _KEPT[next(iter(_KEPT))]
+        _KEPT[key] = _segment(volume, device)
+    return _KEPT[key]
+
+
+def _segment(volume: CTVolume, device: str) -> UInt8[Tensor, "z y x"]:
+    """Run TotalSegmentator; NIfTI counts voxels in the order (x, y, z), and x and y run the other way."""
     run, nibabel = import_module("totalsegmentator.python_api").totalsegmentator, import_module("nibabel")
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.grid.affine
     image: Any = nibabel.Nifti1Image(volume.hu.numpy().transpose(2, 1, 0), affine)
     labels = np.asarray(run(image, None, fast=True, ml=True, quiet=True, device=device).dataobj)
-    return torch.from_numpy(labels.transpose(2, 1, 0).astype(np.int32))
+    return torch.from_numpy(labels.transpose(2, 1, 0).astype(np.uint8))
 
 
 def _dice_of(start: str) -> Callable[[Trial], float | None]:

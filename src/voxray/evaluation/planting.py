@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ APART_MM = 60.0
 # lungs of six chests, which end at -400 HU, 94 to 97 % of the voxels are below, and each has room for 33 sites of 32 mm
 # or more; with -600 HU two of the six have room for ten.
 AIR_BELOW_HU = -500.0
+# Sites have room for this much where the lungs have it, whatever is planted there: sizes stand at the same places in
+# every test, be they asked for together or alone (ours: the largest of the usual sizes).
+ROOM_MM = 32.0
 # Air-filled lung around a nodule: the first as long as there is room, then the next (ours).
 MARGINS_MM = (5.0, 2.5, 0.0)
 
@@ -83,11 +87,12 @@ def draw_sites(case: Case, count: int, diameter_mm: float, rng: torch.Generator)
     """Draw places at which a sphere of a diameter has nothing but air-filled lung in it, by the true volume.
 
     Every voxel that the sphere touches is lung below -500 HU, and every voxel of a margin around it: 5 mm where the
-    lungs have room for that, else 2.5 mm, else none. Places without a nodule are the same places.
+    lungs have room for that, else 2.5 mm, else none. Places where a sphere of `ROOM_MM` would fit come first; others
+    are drawn only where those do not suffice. Places without a nodule are the same places.
 
     Places of one round are at least `APART_MM` apart in height, so that one reconstruction may hold all of them; those
-    of different rounds at least a radius in any direction. Each round takes as many as happen to fit. The first places
-    stay the same when more are asked for.
+    of different rounds at least a radius of the sphere that there is room for, in any direction. Each round takes as
+    many as happen to fit. The first places stay the same when more are asked for, or another diameter.
 
     Args:
         case: its cube says where the lungs are.
@@ -103,15 +108,16 @@ def draw_sites(case: Case, count: int, diameter_mm: float, rng: torch.Generator)
     """
     grid, depth_mm = case.volume.grid, _depth_mm(case.volume)
     rounds: list[list[FloatArray]] = []
-    for margin_mm in MARGINS_MM:
-        places = np.argwhere(depth_mm >= diameter_mm / 2 + margin_mm)[:, ::-1]
+    radii_mm = dict.fromkeys((max(diameter_mm, ROOM_MM) / 2, diameter_mm / 2))
+    for radius_mm, margin_mm in product(radii_mm, MARGINS_MM):
+        places = np.argwhere(depth_mm >= radius_mm + margin_mm)[:, ::-1]
         pool = grid.index_to_mm(places[torch.randperm(len(places), generator=rng).numpy()])
         for centre in (centre for chosen in rounds for centre in chosen):
-            pool = _beyond(pool, centre, diameter_mm / 2)
+            pool = _beyond(pool, centre, radius_mm)
         while (left := count - sum(map(len, rounds))) and len(pool):
             rounds.append(_apart(pool, left))
             for centre in rounds[-1]:
-                pool = _beyond(pool, centre, diameter_mm / 2)
+                pool = _beyond(pool, centre, radius_mm)
     found = sum(map(len, rounds))
     if found < count:
         raise InputError(

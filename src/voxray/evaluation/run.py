@@ -229,7 +229,8 @@ def run_plan(
     """
     tasks = plan.tasks()
     weights = fid.checked_weights(plan.metrics, len(plan.cases), folder)
-    results = ResultsFolder.start(folder, plan.manifest(), overwrite=overwrite) if folder is not None else None
+    manifest = plan.manifest()
+    results = ResultsFolder.start(folder, manifest, overwrite=overwrite) if folder is not None else None
     left = tasks
     if results is not None:
         left = [t for t in tasks if not results.is_done(t.case, t.protocol, t.views.name, t.contender.label)]
@@ -252,13 +253,12 @@ def run_plan(
         done += 1
         if progress is not None:
             progress(done, len(tasks))
-    return _finished(plan, rows, results, refusals)
+    return _finished(manifest, rows, results, refusals)
 
 
 def _finished(
-    plan: Plan, rows: list[Row], results: ResultsFolder | None, refusals: dict[tuple[str, str], str]
+    manifest: Manifest, rows: list[Row], results: ResultsFolder | None, refusals: dict[tuple[str, str], str]
 ) -> Evaluation:
-    manifest = plan.manifest()
     if results is not None:
         evaluation = results.evaluation()
         evaluation.write_csv(results.path / ROWS, overwrite=True)

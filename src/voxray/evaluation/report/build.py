@@ -9,7 +9,8 @@ from voxray.errors import InputError
 from voxray.evaluation.catalogue import HEADLINE, metric_named
 from voxray.evaluation.fid import FidLine, read_fid
 from voxray.evaluation.folder import MANIFEST
-from voxray.evaluation.nodule_results import NODULES, NoduleResult, read_nodules
+from voxray.evaluation.nodule_folder import origins_of
+from voxray.evaluation.nodule_results import NODULES, read_nodules
 from voxray.evaluation.protocols import Protocol
 from voxray.evaluation.published import published_tables
 from voxray.evaluation.report import tables
@@ -72,11 +73,11 @@ def build_report(
             f"{', '.join(map(str, folders))}: planted nodules alone are no report; give a folder of `voxray evaluate` "
             "or `voxray compare`, too."
         )
-    collection, planted = Collection.open(results), read_nodules(folders)
+    collection = Collection.open(results)
     reference = checked_reference(collection, reference)
     sections = [
         *_scores(collection, reference), _fid(collection), _published(collection), _cases(collection, reference),
-        _curves(collection), _calibration(collection), _nodules(planted), _costs(collection), *_details(collection),
+        _curves(collection), _calibration(collection), _nodules(folders), _costs(collection), *_details(collection),
         _published_apart(),
     ]  # fmt: skip
     kept = [section for section in sections if section.tables or section.figures]
@@ -106,7 +107,7 @@ def render(title: str, collection: Collection, sections: Sequence[Section]) -> s
     known = [metric for name in collection.evaluation.metrics if name in scored and (metric := metric_named(name))]
     return environment.from_string(template).render(
         title=title, sections=sections, settings=collection.settings(), models=collection.models, metrics=known,
-        missing=collection.missing, disclaimer=DISCLAIMER, made_by=made_by(),
+        missing=collection.missing, is_plain_mean=is_plain_mean, disclaimer=DISCLAIMER, made_by=made_by(),
     )  # fmt: skip
 
 
@@ -244,8 +245,8 @@ def _calibration(collection: Collection) -> Section:
     return Section("Calibration of the uncertainty", text, tuple(found), tuple(drawn))
 
 
-def _nodules(planted: NoduleResult) -> Section:
-    lines = planted.summary()
+def _nodules(folders: Sequence[Path]) -> Section:
+    lines = read_nodules(folders).summary()
     if not lines:
         return Section("Planted nodules")
     from voxray.evaluation.report import figures
@@ -255,7 +256,7 @@ def _nodules(planted: NoduleResult) -> Section:
         "and X-rays made with and without them are reconstructed."
     )
     drawn = Figure(figures.nodules(lines), "Bands: 95 % bootstrap intervals over sites. Dotted: nothing is shown.")
-    return Section("Planted nodules", text, (tables.nodules(lines),), (drawn,))
+    return Section("Planted nodules", text, (tables.nodules(lines, origins_of(folders)),), (drawn,))
 
 
 def _costs(collection: Collection) -> Section:

@@ -181,8 +181,13 @@ def costs(evaluation: Evaluation) -> Table | None:
     return Table("Runtime and memory", columns, tuple(rows), notes) if rows else None
 
 
-def nodules(lines: Sequence[NoduleLine]) -> Table:
-    """Return recovery and AUC of planted nodules by diameter, each with its 95 % interval."""
+def nodules(lines: Sequence[NoduleLine], origins: Sequence[str]) -> Table:
+    """Return recovery and AUC of planted nodules by diameter, each with its 95 % interval.
+
+    Args:
+        lines: in their order.
+        origins: of which models and seeds they are, for the notes.
+    """
     rows = []
     for line in lines:
         texts = (line.group.model, line.group.protocol, line.group.views, f"{line.diameter_mm:g}", str(line.sites),
@@ -197,7 +202,7 @@ def nodules(lines: Sequence[NoduleLine]) -> Table:
     if any(line.sites < FEW_SITES for line in lines):
         notes.append(f"Intervals of fewer than {FEW_SITES} sites say little.")
     columns = ("model", "protocol", "views", "diameter, mm", "sites", "contrast, HU", "recovery ↑", "AUC ↑")
-    return Table("Spheres of soft tissue planted in the lungs", columns, tuple(rows), tuple(notes))
+    return Table("Spheres of soft tissue planted in the lungs", columns, tuple(rows), (*notes, *origins))
 
 
 def beside(evaluation: Evaluation, published: PublishedTable, protocol: Protocol) -> Table | None:
