@@ -141,7 +141,7 @@ def test_each_net_of_g_z_has_a_training_of_its_own() -> None:
     for stage in found:
         losses.append(stage.loss(batch, 0, rng())["loss"])
         said = stage.network(batch["z_in"], None)
-        assert float(losses[-1]) == pytest.approx(float((said - batch["z_ct"]).square().mean()), rel=1e-5)
+        assert losses[-1].item() == pytest.approx(float((said - batch["z_ct"]).square().mean()), rel=1e-5)
         method.zero_grad()
         losses[-1].backward()
         touched = {name.split(".")[2] for name, p in method.named_parameters() if p.grad is not None and p.grad.any()}
