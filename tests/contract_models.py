@@ -66,6 +66,15 @@ def _small_dvg(config: MethodConfig, brief: bool) -> list[str]:
     return found
 
 
+def _small_accord(config: MethodConfig, brief: bool) -> list[str]:
+    training = f"{{steps: {2 if brief else 60}, learning_rate: 3.0e-3}}"
+    block = f"{{filters: 8, down: [1, 1], up: [1], training: {training}}}"
+    return [
+        "config.anatomy.spacing_mm=20.0", "config.start.lengths_mm=[20.0]", "config.consistency.lengths_mm=[20.0]",
+        f"config.blocks=[{block}, {block}]",
+    ]  # fmt: skip
+
+
 # Autoencoders with latents of 16^3, and of 8^3 for nets that are slow.
 _FINE = "widths: [8, 16], encoder_blocks: 0, decoder_widths: [8], decoder_blocks: [0], codes: 256, dead_below: 0.05"
 _SHALLOW = (
@@ -73,7 +82,9 @@ _SHALLOW = (
     "dead_below: 0.05"
 )
 # What makes a method small, besides the grid; a method that is quick by itself needs nothing here.
-_SMALL: dict[str, Callable[[MethodConfig, bool], list[str]]] = {"atlas": _small_atlas, "dvg": _small_dvg}
+_SMALL: dict[str, Callable[[MethodConfig, bool], list[str]]] = {
+    "accord": _small_accord, "atlas": _small_atlas, "dvg": _small_dvg,
+}  # fmt: skip
 
 
 @cache

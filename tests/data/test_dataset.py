@@ -111,7 +111,7 @@ def centre_of(hu: torch.Tensor, grid: VolumeGrid) -> np.ndarray:
 def test_a_patient_moves_as_told() -> None:
     """A quarter turn about z, size 1.25 and a shift: q = R p / s + t, so p = s R^-1 (q - t)."""
     turn = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
-    deformation = Deformation(turn / 1.25, np.array([4.0, 0, -6]), None, 1.0, 0.0)
+    deformation = Deformation(turn / 1.25, np.array([4.0, 0, -6]))
     grid = VolumeGrid.centred((0, 0, 0), (50, 50, 50), 3.0)
     hu = pull(blob((10.0, 20.0, -4.0)), np.array([100.0, -50, 30]), grid, deformation)
     assert centre_of(hu, grid) == pytest.approx(1.25 * turn.T @ np.array([6.0, 20, 2]), abs=0.2)

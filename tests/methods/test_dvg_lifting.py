@@ -8,10 +8,11 @@ from voxray.data.phantom import marker_phantom
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.methods.anatomy import Anatomy, AnatomyConfig
 from voxray.methods.dvg.config import LiftConfig, NewViewConfig
-from voxray.methods.dvg.lifting import back_project, lift, lift_new, transposed
+from voxray.methods.dvg.lifting import lift, lift_new, transposed
 from voxray.methods.dvg.new_view import new_views
 from voxray.physics import Projector
 from voxray.physics.attenuation import MU_WATER_PER_MM, from_unit_range, hu_to_mu, to_unit_range
+from voxray.physics.backprojection import back_project
 
 GRID = VolumeGrid.centred(shape=(32, 32, 32), spacing_mm=10.0)
 BIPLANAR = ViewGeometry.from_names(["pa", "lateral"])

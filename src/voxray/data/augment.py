@@ -29,6 +29,7 @@ class AugmentOptions:
         shift_mm: along each axis.
         elastic_mm: displacement of the knots of a cubic B-spline, along each axis.
         knots_mm: distance of the knots.
+        shape: part of the way to the shape of another patient (`ShapeModel`), from 0 to this; 0 for none.
 
     Raises:
         InputError: if a number is negative, or the elastic part could fold space.
@@ -39,9 +40,10 @@ class AugmentOptions:
     shift_mm: float = 10.0
     elastic_mm: float = 12.0
     knots_mm: float = 64.0
+    shape: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.rotation_deg, self.scale, self.shift_mm, self.elastic_mm) < 0 or not self.scale < 1:
+        if min(self.rotation_deg, self.scale, self.shift_mm, self.elastic_mm, self.shape) < 0 or not self.scale < 1:
             raise InputError(f"Ranges of augmentation cannot be negative, and scale must be below 1: {self}.")
         # Choi and Lee 2000 ("Injectivity conditions of 2D and 3D uniform cubic B-spline functions", Graphical
         # Models 62): a displacement below 1 / 2.48 of the knots' distance never folds.
@@ -53,26 +55,42 @@ class AugmentOptions:
 
 
 @dataclass(frozen=True, eq=False)
+class Spline:
+    """A smooth displacement: cubic B-splines, whose knots lie about the isocentre.
+
+    Attributes:
+        knots: coefficients, mm.
+        knots_mm: distance of the knots.
+    """
+
+    knots: Float[Tensor, "3 nz ny nx"]
+    knots_mm: float
+
+    def at(self, z: Tensor, y: Tensor, x: Tensor) -> Float[Tensor, "z y x 3"]:
+        """Return the displacement at all places of a grid with these axes, mm."""
+        bases = [_b_spline(c, n, self.knots_mm) for c, n in zip((z, y, x), self.knots.shape[1:], strict=True)]
+        return torch.einsum("dkji,zk,yj,xi->zyxd", self.knots, *bases)
+
+
+@dataclass(frozen=True, eq=False)
 class Deformation:
     """Where each point of an augmented patient comes from: q = R p / s + t + u(p), millimetres about the isocentre.
 
     Attributes:
         matrix: R / s, 3 x 3.
         shift_mm: t, (3,).
-        knots: coefficients of u in mm, (3, nz, ny, nx), its middle at the isocentre; None for no elastic part.
-        knots_mm: distance of the knots.
-        reach_mm: largest displacement u along an axis.
+        splines: whose sum is u.
     """
 
     matrix: FloatArray
     shift_mm: FloatArray
-    knots: Float[Tensor, "3 nz ny nx"] | None
-    knots_mm: float
-    reach_mm: float
+    splines: tuple[Spline, ...] = ()
 
     @classmethod
-    def draw(cls, options: AugmentOptions, size_mm: FloatArray, rng: torch.Generator) -> "Deformation":
-        """Draw a deformation for a patient of `size_mm` (x, y, z)."""
+    def draw(
+        cls, options: AugmentOptions, size_mm: FloatArray, rng: torch.Generator, shape: Spline | None = None
+    ) -> "Deformation":
+        """Draw a deformation for a patient of `size_mm` (x, y, z), who is to have another shape besides."""
 
         def uniform(*shape: int) -> Tensor:
             return 2 * torch.rand(*shape, generator=rng, dtype=torch.float64) - 1
@@ -81,19 +99,22 @@ class Deformation:
         scale = 1 + options.scale * float(uniform(1))
         shift = uniform(3).numpy() * options.shift_mm
         nx, ny, nz = (int(n) for n in np.ceil(size_mm / options.knots_mm) + 4)
-        knots = (uniform(3, nz, ny, nx) * options.elastic_mm).float() if options.elastic_mm > 0 else None
-        return cls(_rotation(angles) / scale, shift, knots, options.knots_mm, options.elastic_mm)
+        splines = [] if shape is None else [shape]
+        if options.elastic_mm > 0:
+            splines.append(Spline((uniform(3, nz, ny, nx) * options.elastic_mm).float(), options.knots_mm))
+        return cls(_rotation(angles) / scale, shift, tuple(splines))
 
     @classmethod
     def none(cls) -> "Deformation":
         """Return the deformation that changes nothing."""
-        return cls(np.eye(3), np.zeros(3), None, 1.0, 0.0)
+        return cls(np.eye(3), np.zeros(3))
 
     def box_mm(self, corners_mm: FloatArray) -> FloatArray:
         """Return a box, (2, 3), that holds what comes from within the corners (n, 3) of the patient."""
         inverse = np.linalg.inv(self.matrix)
         moved = (corners_mm - self.shift_mm) @ inverse.T
-        spare = self.reach_mm * np.abs(inverse).sum(1)
+        reach_mm = sum(float(spline.knots.abs().max()) for spline in self.splines)
+        spare = reach_mm * np.abs(inverse).sum(1)
         return np.stack([moved.min(0) - spare, moved.max(0) + spare])
 
     def points_mm(self, grid: VolumeGrid) -> Float[Tensor, "z y x 3"]:
@@ -106,9 +127,8 @@ class Deformation:
         points = (z[:, None, None, None] * matrix[:, 2] + y[:, None, None] * matrix[:, 1]) + (
             x[:, None] * matrix[:, 0] + torch.from_numpy(self.shift_mm).float()
         )
-        if self.knots is not None:
-            bases = [_b_spline(c, n, self.knots_mm) for c, n in zip((z, y, x), self.knots.shape[1:], strict=True)]
-            points += torch.einsum("dkji,zk,yj,xi->zyxd", self.knots, *bases)
+        for spline in self.splines:
+            points += spline.at(z, y, x)
         return points
 
 

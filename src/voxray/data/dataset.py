@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from voxray.data.augment import AugmentOptions, Deformation, pull
 from voxray.data.phantom import thorax_phantom
+from voxray.data.shape import ShapeModel
 from voxray.data.store import Store
 from voxray.errors import GeometryError, InputError
 from voxray.geometry import Setup, ViewGeometry, VolumeGrid
@@ -195,6 +196,7 @@ class XrayDataset(_Samples):
     ) -> None:  # fmt: skip
         super().__init__(views, seed, photons, closed)
         self.store, self.ids, self.augment = store, store.cases(split), augment
+        self.shapes = ShapeModel.of(store, self.ids) if augment is not None and augment.shape > 0 else None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -206,7 +208,10 @@ class XrayDataset(_Samples):
         views, outside = self._draw_views(rng), self._draw_outside(rng)
         deformation = Deformation.none()
         if self.augment is not None:
-            deformation = Deformation.draw(self.augment, case.scan.grid.size_mm, rng)
+            shape = None
+            if self.shapes is not None:
+                shape = self.shapes.towards_another(case.id, self.augment.shape, rng)
+            deformation = Deformation.draw(self.augment, case.scan.grid.size_mm, rng, shape)
         box = deformation.box_mm(case.scan.grid.corners_mm() - case.isocentre_mm)
         body, start = extended(grid, box, views) if outside == "body" else (grid, (0, 0, 0))
         hu = pull(case.scan, case.isocentre_mm, body, deformation)

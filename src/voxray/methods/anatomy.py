@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from voxray.data.dataset import Outside
 from voxray.data.resample import resample
 from voxray.data.store import Case
-from voxray.geometry import VolumeGrid
+from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume
 from voxray.methods.stages import MethodConfig, Progress
 from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu
-from voxray.physics.consistency import Scene, inside, interpolate_onto
+from voxray.physics.consistency import Scene, inside, interpolate_onto, make_consistent
 from voxray.physics.variation import Variation
 
 
@@ -24,6 +24,15 @@ class AnatomyConfig(MethodConfig):
     support_mm: float = Field(default=400.0, gt=0, le=2000, description="side of the cube in which the body may change")
     spacing_mm: float = Field(default=5.0, ge=0.5, description="voxels of that cube")
     floor: float = Field(default=0.02, ge=0, description="least standard deviation of a voxel, as a part of water")
+
+
+class AgreementConfig(MethodConfig):
+    """How a scene is made to agree with the X-rays (`voxray.physics.consistency`); all numbers are ours."""
+
+    iterations: int = Field(default=10, ge=0, description="of conjugate gradients")
+    lengths_mm: tuple[float, ...] = Field(default=(5.0,), strict=False, description="blurs of the change")
+    scale: float = Field(default=0.5, gt=0, description="of the anatomy's standard deviation, for what is left")
+    noise: float = Field(default=0.05, gt=0, description="standard deviation of a line integral")
 
 
 class Anatomy(nn.Module):
@@ -76,6 +85,30 @@ class Anatomy(nn.Module):
         std = self.std * MU_WATER_PER_MM
         return fine_variations(scale * std, self.support, where(outside, self.support, self.grid), lengths_mm,
                                scale * self.config.floor * MU_WATER_PER_MM)  # fmt: skip
+
+    def agree(
+        self,
+        scene: Scene,
+        measured: Sequence[Float[Tensor, "_ _"]],
+        views: ViewGeometry,
+        outside: Outside,
+        config: AgreementConfig,
+        noise: float | None = None,
+    ) -> Scene:
+        """Return the scene made to agree with line integrals, changing as the anatomy does.
+
+        Args:
+            scene: on the anatomy's grid and support.
+            measured: one image (rows, columns) a view.
+            views: about the origin.
+            outside: whether anything may change around the volume.
+            config: how.
+            noise: standard deviation of a line integral, where it is not the configuration's.
+        """
+        changes = self.variations(outside, config.lengths_mm, config.scale)
+        return make_consistent(
+            scene, measured, views, changes, noise=noise or config.noise, iterations=config.iterations
+        ).scene  # fmt: skip
 
 
 def support_of(side_mm: float, spacing_mm: float) -> VolumeGrid:

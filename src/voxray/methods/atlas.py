@@ -18,7 +18,17 @@ from voxray.errors import InputError
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.anatomy import fine_variations, mean_scene, relative_to_water, smooth, support_of, where
-from voxray.methods.base import Estimate, Method, MethodConfig, Outside, Progress, Stage, about_isocentre, as_volume
+from voxray.methods.base import (
+    Estimate,
+    Method,
+    MethodConfig,
+    Outside,
+    Progress,
+    Stage,
+    about_isocentre,
+    as_volume,
+    estimate_of,
+)  # fmt: skip
 from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu
 from voxray.physics.consistency import Scene, make_consistent
 from voxray.physics.display import as_line_integrals
@@ -91,10 +101,7 @@ class Atlas(Method):
     def plain_mean(self, views: ViewGeometry, outside: Outside = "body") -> Estimate:
         """Return the mean anatomy, and what the views see of it."""
         centre_mm = views.isocentre()
-        scene = self._scene(outside)
-        seen = scene.project(views.shifted(-centre_mm))
-        grid = VolumeGrid.centred(centre_mm, self.grid.shape, self.grid.spacing_mm)
-        return Estimate(as_volume(scene, grid), reprojections=tuple(image.cpu() for image in seen))
+        return estimate_of(self._scene(outside), views.shifted(-centre_mm), centre_mm)
 
     @torch.no_grad()
     def reconstruct(
@@ -133,14 +140,13 @@ class Atlas(Method):
             return fine.scene, [*rough.residual, *fine.residual[1:]]
 
         best, residual = solve(0, None)
-        grid = VolumeGrid.centred(centre_mm, self.grid.shape, self.grid.spacing_mm)
+        grid = self.grid.shifted(centre_mm)
         drawn = tuple(as_volume(solve(run, rng)[0], grid) for run in range(1, runs))
         spread = torch.stack([sample.hu for sample in drawn]).std(0) if drawn else None
-        return Estimate(
-            volume=as_volume(best, grid),
+        return estimate_of(
+            best, radiograph.views, centre_mm,
             samples=drawn,
             std=None if spread is None else CTVolume(spread, grid),
-            reprojections=tuple(image.cpu() for image in best.project(radiograph.views)),
             details={"iterations": len(residual) - 1, "noise": noise, "outside": outside,
                      "residual_by_iteration": [round(value, 5) for value in residual]},
         )  # fmt: skip

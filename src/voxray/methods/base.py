@@ -19,6 +19,7 @@ from voxray.physics.consistency import Scene
 
 __all__ = [
     "Estimate", "Method", "MethodConfig", "Outside", "Progress", "Stage", "about_isocentre", "as_volume", "check_case",
+    "estimate_of",
 ]  # fmt: skip
 
 
@@ -124,6 +125,19 @@ def about_isocentre(radiograph: Radiograph) -> tuple[Radiograph, FloatArray]:
     """Return the radiograph with its isocentre moved to the origin, and where it was."""
     centre = radiograph.views.isocentre()
     return Radiograph(radiograph.images, radiograph.views.shifted(-centre), radiograph.kind, radiograph.origins), centre
+
+
+def estimate_of(scene: Scene, views: ViewGeometry, centre_mm: FloatArray, **more: Any) -> Estimate:
+    """Return a scene about the origin as a result about the isocentre, with its re-projections.
+
+    Args:
+        scene: the result.
+        views: about the origin.
+        centre_mm: where the isocentre was.
+        more: further attributes of the estimate.
+    """
+    grid = scene.grid.shifted(centre_mm)
+    return Estimate(as_volume(scene, grid), reprojections=tuple(i.cpu() for i in scene.project(views)), **more)
 
 
 def as_volume(scene: Scene, grid: VolumeGrid) -> CTVolume:

@@ -34,6 +34,11 @@ def from_unit_range(unit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return unit.clamp(0, 1) * (high - low) + low
 
 
+def mu_from_unit(unit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Bring 0..1 to attenuation per mm."""
+    return hu_to_mu(from_unit_range(unit))
+
+
 def transmit(line_integrals: Float[Tensor, "*shape"], photons: float) -> Float[Tensor, "*shape"]:
     """Return the photons that arrive, `photons exp(-p)` (Beer-Lambert), of `photons` sent to every pixel."""
     return photons * torch.exp(-line_integrals)

@@ -87,6 +87,11 @@ class DataRecipe(Strict):
         default=0.3, ge=0, le=1, description="share of the samples whose X-rays are projected from the cube alone"
     )
     augment: bool = Field(default=True, description="vary the patients (`AugmentOptions`)")
+    shape: float = Field(
+        default=0.0, ge=0, le=1,
+        description="bring patients up to this part of the way to the shape of another one (`ShapeModel`; half a "
+        "second a case when training begins); 0 for not at all",
+    )  # fmt: skip
     phantoms: int = Field(default=0, ge=0, description="random thoraxes in every epoch, beside the cases")
     photons: float | None = Field(default=None, gt=0, description="a pixel, for Poisson noise; null for none")
     variants: int = Field(

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from voxray.diffusion import Sampler
-from voxray.methods.anatomy import AnatomyConfig
+from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
 from voxray.methods.stages import MethodConfig, StageOptions
 from voxray.nets.autoencoder import AutoencoderConfig
 from voxray.nets.ensemble import Ensemble
@@ -86,16 +86,12 @@ class NewViewConfig(MethodConfig):
     )
 
 
-class ConsistencyConfig(MethodConfig):
+class ConsistencyConfig(AgreementConfig):
     """How a result is made to agree with the X-rays (`voxray.physics.consistency`); all ours, no paper does it."""
 
     final: bool = Field(default=True, description="make each sample consistent")
     between: bool = Field(default=False, description="and each prediction of it between the steps: slower")
-    iterations: int = Field(default=10, ge=0, description="of conjugate gradients")
-    lengths_mm: tuple[float, ...] = Field(default=(5.0,), strict=False, description="blurs of the change")
-    scale: float = Field(default=0.5, gt=0, description="of the anatomy's standard deviation, for what is left")
-    noise: float = Field(default=0.05, gt=0, description="standard deviation of a line integral")
-    display_noise: float = Field(default=0.15, gt=0, description="the same for display values, whose scale is a guess")
+    display_noise: float = Field(default=0.15, gt=0, description="noise of display values, whose scale is a guess")
 
 
 class CoarseStage(MethodConfig):

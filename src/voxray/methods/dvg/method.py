@@ -17,16 +17,16 @@ from voxray.errors import NumericalError
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.anatomy import Anatomy
-from voxray.methods.base import Estimate, Method, Outside, Progress, about_isocentre, as_volume
+from voxray.methods.base import Estimate, Method, Outside, Progress, about_isocentre, as_volume, estimate_of
 from voxray.methods.dvg.autoencoding import autoencoder_stage
 from voxray.methods.dvg.config import DvgConfig
-from voxray.methods.dvg.lifting import lift, lift_new, mu_from_unit
+from voxray.methods.dvg.lifting import lift, lift_new
 from voxray.methods.dvg.new_view import new_views
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage, StageOptions
 from voxray.nets.autoencoder import VQAutoencoder
 from voxray.nets.ensemble import Ensemble
-from voxray.physics.attenuation import MU_WATER_PER_MM, mu_to_hu, to_unit_range
-from voxray.physics.consistency import Scene, make_consistent
+from voxray.physics.attenuation import MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
+from voxray.physics.consistency import Scene
 from voxray.physics.display import as_line_integrals
 
 # A ViewGeometry as numbers: micrometres, for items keep whole numbers exactly and others in half precision.
@@ -240,12 +240,8 @@ class Dvg(Method):
             z_in = self.encode_lifted(lifted[None, None]).float()
         noise = rough or config.consistency.noise
 
-        changes = self.anatomy.variations(outside, config.consistency.lengths_mm, config.consistency.scale)
-
         def agree(scene: Scene) -> Scene:
-            return make_consistent(
-                scene, measured, views, changes, noise=noise, iterations=config.consistency.iterations
-            ).scene  # fmt: skip
+            return self.anatomy.agree(scene, measured, views, outside, config.consistency, noise)
 
         def between(x0: Tensor, step: int, total: int) -> Tensor:
             units = [self.decode_ct(one[None])[0, 0].float() for one in x0]
@@ -294,8 +290,7 @@ class Dvg(Method):
         )  # fmt: skip
 
     def _estimate(self, scenes: Sequence[Scene], centre_mm: np.ndarray, views: ViewGeometry, samples: int) -> Estimate:
-        grid = VolumeGrid.centred(centre_mm, self.grid.shape, self.grid.spacing_mm)
-        first = scenes[0]
+        grid, first = self.grid.shifted(centre_mm), scenes[0]
         mean = replace(
             first,
             mu=torch.stack([scene.mu for scene in scenes]).mean(0),
@@ -305,11 +300,12 @@ class Dvg(Method):
             raise NumericalError("The reconstruction is not finite: are the X-rays line integrals of a usual size?")
         volumes = [as_volume(scene, grid) for scene in scenes]
         std = torch.stack([volume.hu for volume in volumes]).std(0, correction=0) if len(volumes) > 1 else None
-        return Estimate(
-            volume=as_volume(mean, grid),
+        return estimate_of(
+            mean,
+            views,
+            centre_mm,
             samples=tuple(volumes[:samples]) if min(samples, len(volumes)) > 1 else (),
             std=None if std is None else CTVolume(std, grid),
-            reprojections=tuple(image.cpu() for image in mean.project(views)),
             details={
                 "ensemble": len(scenes),
                 "sampler": self.settings.sampler.model_dump() if self.denoiser is not None else None,

@@ -1,0 +1,155 @@
+"""Accord: what its blocks are told, and that they change nothing before they have learned."""
+
+import numpy as np
+import pytest
+import torch
+from small_models import GRID, SETUP, patient, rng, xrays_of
+
+from voxray.errors import RecipeError
+from voxray.geometry import ViewGeometry, VolumeGrid
+from voxray.methods.accord import Accord
+from voxray.methods.accord.block import Block, from_patches, patches
+from voxray.methods.accord.config import AccordConfig, BlockConfig
+from voxray.methods.accord.rays import ray_directions
+from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
+from voxray.physics.attenuation import hu_to_mu
+from voxray.recipes import load_recipe
+
+VIEWS = ViewGeometry.biplanar(setup=SETUP)
+SMALL = BlockConfig(filters=8, down=(1, 1), up=(1,))
+
+
+def method(*blocks: BlockConfig) -> Accord:
+    """Return an untrained method that knows the mean anatomy of three patients."""
+    agreement = AgreementConfig(lengths_mm=(20.0,), scale=1.0)
+    config = AccordConfig(
+        anatomy=AnatomyConfig(spacing_mm=20.0), start=agreement, blocks=blocks or (SMALL,), consistency=agreement
+    )
+    made = Accord(config, GRID)
+    made.anatomy.fit([patient(seed) for seed in range(3)], None)
+    return made.eval()
+
+
+# ---------------------------------------------------------------- patches
+
+
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_patches_come_back(side: int) -> None:
+    volumes = torch.rand(3, 1, 8, 8, 8, generator=rng())
+    cut = patches(volumes, side)
+    assert cut.shape == (3, side**3, *(8 // side,) * 3)
+    assert torch.equal(from_patches(cut, side), volumes[:, 0])
+
+
+def test_a_patch_holds_neighbours() -> None:
+    volume = torch.zeros(1, 1, 4, 4, 4)
+    volume[0, 0, 2:, :2, 2:] = torch.arange(8.0).reshape(2, 2, 2) + 1
+    cut = patches(volume, 2)
+    assert cut[0, :, 1, 0, 1].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert float(cut.sum()) == 36
+
+
+def test_patches_of_several_volumes_stay_apart() -> None:
+    volumes = torch.rand(1, 2, 4, 4, 4, generator=rng())
+    assert torch.equal(patches(volumes, 2), torch.cat([patches(volumes[:, [i]], 2) for i in range(2)], 1))
+
+
+# ---------------------------------------------------------------- rays
+
+
+def test_rays_run_from_the_source_through_the_voxel() -> None:
+    """PA: the source is behind the patient, so that the central ray runs along y."""
+    found = ray_directions(GRID, ViewGeometry.from_names(["pa"], setup=SETUP))
+    centre = found[:, 15:17, 15:17, 15:17].mean((1, 2, 3))
+    assert centre.tolist() == pytest.approx([0, 1, 0, 0, 0, 0], abs=1e-3)
+    source = np.array([0.0, 1550.0, 0.0])
+    place = GRID.index_to_mm(np.array([4, 20, 25]))  # i, j, k
+    d = (place - source) / np.linalg.norm(place - source)
+    expected = [d[0] ** 2, d[1] ** 2, d[2] ** 2, d[0] * d[1], d[0] * d[2], d[1] * d[2]]
+    assert found[:, 25, 20, 4].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_rays_are_counted_where_they_meet_the_detector() -> None:
+    """A detector of half the size sees the middle half of the volume alone; magnification 1800 / 1550."""
+    small = VIEWS.subset([0]).resized([(64, 64)])
+    narrow = ViewGeometry(small.source_mm, small.centre_mm, small.u_mm / 2, small.v_mm, small.shapes)
+    seen = ray_directions(GRID, narrow)[:3].sum(0)
+    assert set(seen.round(decimals=4).unique().tolist()) == {0.0, 1.0}
+    reach = 6.4 * 64 / 4 * 1550 / 1800  # half of the width at the isocentre
+    x = GRID.index_to_mm(np.stack([np.arange(32), *[np.full(32, 15.5)] * 2], -1))[:, 0]
+    assert torch.equal(seen[16, 16] > 0.5, torch.from_numpy(np.abs(x) < reach))
+
+
+def test_rays_behind_the_source_do_not_count() -> None:
+    grid = VolumeGrid.centred((0.0, 4000.0, 0.0), (4, 4, 4), 10.0)
+    assert not ray_directions(grid, VIEWS.subset([0])).any()
+
+
+# ---------------------------------------------------------------- the method
+
+
+def test_untrained_blocks_leave_the_volume_as_it_is() -> None:
+    """So the result is the mean anatomy, made to agree as often as there are blocks."""
+    radiograph = xrays_of(patient(20), VIEWS)
+    made = method()
+    scene = made.start(radiograph.images, VIEWS, "body", None)
+    known = {name: tensor[None] for name, tensor in made.known(scene, radiograph.images, VIEWS).items()}
+    with torch.no_grad():
+        assert torch.equal(made.improve(0, known), known["present"])
+    found = made.reconstruct(radiograph, rng=rng()).volume.hu
+    truth, mean = patient(20).volume.hu, made.plain_mean(VIEWS)
+    assert mean is not None
+    assert (found - truth).square().mean() < 0.9 * (mean.volume.hu - truth).square().mean()
+
+
+def test_the_residual_shows_what_the_x_rays_still_hold_against_a_volume() -> None:
+    made, case = method(), patient(20)
+    radiograph = xrays_of(case, VIEWS)
+    scene = made.anatomy.scene("body")
+    told = made.known(scene, radiograph.images, VIEWS)["residual"]
+    missing = hu_to_mu(case.volume.hu) - scene.mu
+    inner = (slice(8, 24),) * 3
+    pair = torch.stack([told[inner].flatten(), missing[inner].flatten()])
+    assert torch.corrcoef(pair)[0, 1] > 0.3
+    explained = made.start(radiograph.images, VIEWS, "body", None)
+    assert made.known(explained, radiograph.images, VIEWS)["residual"].abs().mean() < 0.3 * told.abs().mean()
+
+
+def test_the_residual_does_not_grow_with_the_number_of_views() -> None:
+    made = method()
+    scene = made.anatomy.scene("body")
+    sizes = []
+    for count in (2, 12):
+        views = ViewGeometry.circular(count, setup=SETUP)
+        sizes.append(float(made.known(scene, xrays_of(patient(20), views).images, views)["residual"].abs().mean()))
+    assert sizes[1] < 1.2 * sizes[0]
+
+
+def test_a_batch_is_the_same_as_one_after_another() -> None:
+    made, radiograph = method(), xrays_of(patient(20), VIEWS)
+    with torch.no_grad():
+        for parameter in made.blocks.parameters():
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=rng()))
+        known = made.known(made.anatomy.scene("body"), radiograph.images, VIEWS)
+        other = {name: tensor.flip(-1) for name, tensor in known.items()}
+        both = made.improve(0, {name: torch.stack([known[name], other[name]]) for name in known})
+        for i, one in enumerate((known, other)):
+            alone = made.improve(0, {name: tensor[None] for name, tensor in one.items()})
+            assert torch.allclose(both[i], alone[0], atol=1e-4)
+
+
+def test_a_grid_that_does_not_halve_is_refused() -> None:
+    config = AccordConfig(blocks=(BlockConfig(patch=2, down=(1, 1, 1), up=(1, 1)),))
+    with pytest.raises(RecipeError, match="multiples of 8"):
+        Accord(config, VolumeGrid.centred(shape=(36, 32, 32), spacing_mm=10.0))
+
+
+def test_the_recipe_has_the_size_that_the_page_says() -> None:
+    with torch.device("meta"):
+        made = load_recipe("accord").build()
+    assert sum(p.numel() for p in made.parameters()) == pytest.approx(6.6e6, rel=0.02)
+
+
+def test_a_block_begins_with_nothing_to_add() -> None:
+    with torch.no_grad():
+        assert not Block(SMALL, 5)(torch.rand(2, 5, 8, 8, 8, generator=rng())).any()
