@@ -134,6 +134,7 @@ class Plan:
         """Return what is written down of it."""
         contenders = {contender.label: contender for contender, _ in self.entries}
         metrics = tuple(metric.name for metric in catalogue.select(self.metrics))
+        with_lpips = any(name.startswith("lpips") for name in metrics)
         weights = fid.find_weights() if fid.NAME in self.metrics else None
         return Manifest(
             cases={name: case_sha256(self.store.records[name]) for name in self.cases},
@@ -145,7 +146,7 @@ class Plan:
             metrics=metrics,
             seed=self.seed,
             samples=self.samples,
-            lpips=lpips.nets_there() if any(name.startswith("lpips") for name in metrics) else (),
+            lpips=lpips.nets_there(asked=bool(self.metrics)) if with_lpips else (),
             fid="" if weights is None else fid.weights_name(weights),
         )  # fmt: skip
 
