@@ -28,8 +28,14 @@ def test_evaluate_compare_and_report(cli: Cli, tiny: str, store: Path, tmp_path:
 
     variant = f"{tiny}:config.detail_iterations=0"
     compare = ("compare", tiny, variant, store, *COMMON, "--protocol", "closed", "--metrics", "psnr3d,mae_body")
-    done = cli(*compare, "--views", "1", "--views", "pa,lateral", "-o", tmp_path / "two")
+    compare = (*compare, "--views", "1", "--views", "pa,lateral", "-o", tmp_path / "two")
+    done = cli(*compare)
     assert done.code == 0
+    assert not list((tmp_path / "two").glob("report.*"))
+    again = cli(*compare, "--report")
+    assert (again.code, again.out) == (0, done.out)
+    assert "tiny detail_iterations=0" in (tmp_path / "two" / "report.html").read_text(encoding="utf-8")
+    assert cli(*compare, "--report").code == 0
     lines = [line for line in done.out.splitlines() if line.startswith("closed")]
     assert len(lines) == 2 * 3
     assert sum("tiny detail_iterations=0" in line for line in lines) == 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxray.data.store import Case, CaseRecord, Store, case_path, write_case, write_manifest
+from voxray.data.store import Case, CaseRecord, Store, case_path, read_grid, write_case, write_manifest
 from voxray.errors import InputError
 from voxray.geometry import VolumeGrid
 from voxray.images import CTVolume
@@ -45,6 +45,10 @@ def test_a_case_comes_back_as_it_was(store: Path) -> None:
     assert torch.equal(loaded.volume.hu, case.volume.hu)
     assert torch.equal(loaded.scan.hu, case.scan.hu)
     assert np.array_equal(loaded.isocentre_mm, [1.0, -2.5, 1e-3])
+
+
+def test_the_grid_of_a_case_is_read_about_its_isocentre(store: Path) -> None:
+    assert read_grid(case_path(store, "cc")) == VolumeGrid.centred(shape=(9, 8, 10))
 
 
 def test_cases_are_listed_by_split(store: Path) -> None:
@@ -93,6 +97,8 @@ def test_I2_a_truncated_case_is_refused_at_every_length(store: Path) -> None:
         file.write_bytes(whole[: len(whole) * percent // 100])
         with pytest.raises(InputError, match=r"a\.safetensors"):
             opened.load("a")
+        with pytest.raises(InputError, match=r"a\.safetensors"):
+            read_grid(file)
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from comparing import TINY
+from small_models import GRID
 
 from voxray.evaluation.bench import TABLES, AtHand, candidates, entries, filled, metrics
 from voxray.evaluation.published import Cell, table_named
@@ -16,7 +17,7 @@ from voxray.recipes import Recipe, load_recipe
 def at_hand(recipe: Recipe) -> AtHand:
     def vary(overrides: tuple[str, ...]) -> Contender:
         label = " ".join([recipe.name, *(text.removeprefix("config.") for text in overrides)])
-        return Contender(label, lambda: None, overrides=overrides)  # type: ignore[arg-type,return-value]
+        return Contender(label, lambda: None, GRID, overrides=overrides)  # type: ignore[arg-type,return-value]
 
     return AtHand(recipe, vary)
 

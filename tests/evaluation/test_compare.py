@@ -7,20 +7,24 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from comparing import OPTIONS, QUICK, TINY
+from small_models import GRID
 
 from voxray.api import compare, evaluate
-from voxray.data.store import Store
+from voxray.data.store import Store, case_path, write_case
 from voxray.errors import GeometryError, InputError, VoxrayWarning
 from voxray.evaluation.compare import ModelSpec, check_labels
 from voxray.evaluation.cost import measured
 from voxray.evaluation.folder import MANIFEST, ROWS, ResultsFolder
 from voxray.evaluation.results import Row, ViewSet
 from voxray.evaluation.run import Contender, Plan, run_plan
+from voxray.geometry import Setup, VolumeGrid
+from voxray.images import CTVolume
 from voxray.methods import Method
 
 ONE = replace(OPTIONS, metrics=("psnr3d", "residual"))
@@ -77,7 +81,7 @@ def test_a_model_with_settings_is_called_by_them() -> None:
 )
 def test_two_models_never_share_a_name(labels: tuple[str, ...], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        check_labels([Contender(label, lambda: None) for label in labels])  # type: ignore[arg-type,return-value]
+        check_labels([Contender(label, lambda: None, GRID) for label in labels])  # type: ignore[arg-type,return-value]
 
 
 # ---------------------------------------------------------------- what is kept, and gone on with
@@ -184,6 +188,40 @@ def test_I12_only_what_voxray_wrote_is_overwritten(compared: Path, tmp_path: Pat
     assert sorted((tmp_path / "copy").rglob("*")) == before
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(("views", "changed", "error", "says"), [
+    (["pa"], {"metrics": ("fid",)}, InputError, "FID of fewer than 50 cases"),
+    (["pa"], {"metrics": ("psnr",)}, InputError, "no metric 'psnr'"),
+    (["top"], {}, GeometryError, "top"),
+    (["pa"], {"setup": Setup(200.0, 100.0, 25.6, (16, 16))}, GeometryError, "source of view 'pa' lies inside"),
+])  # fmt: skip
+def test_I12_what_cannot_be_done_is_refused_before_older_results_are_deleted(
+    compared: Path, phantom_model: Path, phantom_store: Path, tmp_path: Path,
+    views: list[str], changed: dict[str, Any], error: type[Exception], says: str,
+) -> None:  # fmt: skip
+    folder = Path(shutil.copytree(compared, tmp_path / "copy"))
+    before, options = contents(folder), replace(ONE, overwrite=True, **changed)
+    with pytest.raises(error, match=says):
+        compare([f"{phantom_model}{QUICK}"], phantom_store, folder, views=[views], options=options)
+    assert contents(folder) == before
+
+
+def test_I12_so_is_a_store_with_a_case_on_another_grid(
+    compared: Path, phantom_model: Path, phantom_store: Path, tmp_path: Path
+) -> None:
+    """The first cases are on the model's."""
+    folder, store = (Path(shutil.copytree(path, tmp_path / path.name)) for path in (compared, phantom_store))
+    before, case = contents(folder), Store.open(store).load("phantom22")
+    cut = CTVolume(case.volume.hu[:28], VolumeGrid((28, 32, 32), case.volume.grid.affine))
+    write_case(case_path(store, case.id), replace(case, volume=cut))
+    with pytest.raises(InputError, match=r"'phantom22' is on a grid of \(28, 32, 32\)"):
+        compare([f"{phantom_model}{QUICK}"], store, folder, options=replace(ONE, overwrite=True))
+    assert contents(folder) == before
+
+
 def test_results_that_are_overwritten_are_gone(compared: Path, tmp_path: Path) -> None:
     shutil.copytree(compared, tmp_path / "copy")
     (tmp_path / "copy" / "trials" / ".voxray-tmp-0-x.safetensors").write_bytes(b"half")
@@ -233,7 +271,7 @@ def test_I2_a_damaged_result_is_named(compared: Path, tmp_path: Path) -> None:
 
 
 def plan(method: Method, store: Path, views: list[list[str]]) -> Plan:
-    contender = Contender("fake", lambda: method)
+    contender = Contender("fake", lambda: method, method.grid)
     entries = tuple((contender, ViewSet.of(names, setup=TINY)) for names in views)
     return Plan(Store.open(store), ("phantom20", "phantom21"), entries, ("closed",), ("psnr3d",))
 

@@ -11,7 +11,7 @@ import torch
 from comparing import OPTIONS, QUICK
 from torch import nn
 
-from voxray.api import compare
+from voxray.api import compare, evaluate
 from voxray.errors import CheckpointError, InputError
 from voxray.evaluation import fid
 from voxray.evaluation.fid import Moments, checked_weights, frechet_distance, load_inception, read_fid, volume_features
@@ -151,6 +151,19 @@ def test_fid_is_refused_where_it_would_say_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.delenv(FOLDER_VARIABLE)
     with pytest.raises(InputError, match="VOXRAY_LPIPS names no folder"):
         checked_weights(["fid"], 50, tmp_path)
+
+
+def test_fid_is_refused_before_a_model_is_loaded(
+    phantom_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = replace(OPTIONS, metrics=("fid",))
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    for fewest, says in ((4, "FID of fewer than 4 cases"), (3, f"{FOLDER_VARIABLE} names no folder")):
+        monkeypatch.setattr(fid, "FEWEST_CASES", fewest)
+        with pytest.raises(InputError, match=says):
+            compare(["nobody"], phantom_store, tmp_path / "out", options=options)
+    with pytest.raises(InputError, match=r"needs a folder .*--out"):
+        evaluate("nobody", phantom_store, options=options)
 
 
 # ---------------------------------------------------------------- an evaluation

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from small_models import SETUP, patient
 from torch import nn
 
+from voxray.data.store import Store
 from voxray.errors import CheckpointError, InputError, VoxrayWarning
 from voxray.evaluation.feature_stacks import TAPS, feature_layers
 from voxray.evaluation.lpips import (
@@ -29,6 +30,7 @@ from voxray.evaluation.lpips import (
     scaled,
     slice_lpips,
 )
+from voxray.evaluation.run import Plan
 from voxray.evaluation.trial import Trial
 from voxray.geometry import ViewGeometry
 from voxray.images import CTVolume, Radiograph
@@ -241,11 +243,19 @@ def test_a_folder_without_weights_of_lpips_is_told_and_columns_stay_empty(
 ) -> None:
     (tmp_path / "pt_inception-2015-12-05-6726825d.pth").touch()  # FID's
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
-    with pytest.warns(VoxrayWarning, match=r"stay empty: .* has no weights for it, as vgg16-397923af\.pth of torch"):
+    with pytest.warns(VoxrayWarning, match=r"stay empty: the folder .* has no weights .* vgg16-397923af\.pth of torch"):
         assert nets_there() == ()
     assert [metric.of(trial()) for metric in METRICS] == [None] * 5
     with pytest.raises(InputError, match=r"has no weights for LPIPS with 'vgg': vgg16-397923af\.pth of torchvision"):
         load_lpips()
+
+
+def test_lpips_is_missed_aloud_where_it_is_asked_for_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(Store(Path(), {}), (), (), ())
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    assert plan.manifest().lpips == ()
+    with pytest.warns(VoxrayWarning, match=r"stay empty: there are no weights .* into a folder, and name it in VOXRAY"):
+        assert replace(plan, metrics=("psnr3d", "lpips_alex")).manifest().lpips == ()
 
 
 # ---------------------------------------------------------------- files

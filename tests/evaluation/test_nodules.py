@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from scipy.stats import mannwhitneyu
 from small_models import GRID, SETUP, patient, write_store
 
 from voxray.data.store import Case, Store
-from voxray.errors import InputError
+from voxray.errors import GeometryError, InputError
 from voxray.evaluation import nodules
 from voxray.evaluation.folder import case_sha256
 from voxray.evaluation.nodule_results import NODULES, NoduleResult, NoduleRow, auc, read_nodules
@@ -21,7 +22,7 @@ from voxray.evaluation.nodules import NodulePlan, nodule_test
 from voxray.evaluation.protocols import make_xrays
 from voxray.evaluation.results import ViewSet
 from voxray.evaluation.run import Contender
-from voxray.geometry import ViewGeometry, VolumeGrid
+from voxray.geometry import Setup, ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.base import Estimate, Method, MethodConfig
 
@@ -57,8 +58,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def plan(method: Method, store: Store, protocol: str = "closed", **asked: Any) -> NodulePlan:
     views = ViewSet("pa,lateral", VIEWS)
-    contender, cases = Contender("oracle", lambda: method, sha256="0123"), tuple(store.cases())
-    return NodulePlan(contender, method.grid, store, cases, views, protocol, **asked)  # type: ignore[arg-type]
+    contender, cases = Contender("oracle", lambda: method, method.grid, "0123"), tuple(store.cases())
+    return NodulePlan(contender, store, cases, views, protocol, **asked)  # type: ignore[arg-type]
 
 
 def run(
@@ -317,3 +318,17 @@ def test_what_cannot_be_tested_is_said(
         run(Oracle(1.0), store, monkeypatch, **arguments)
     with pytest.raises(InputError, match="but the model works on"):
         run(Oracle(1.0, grid=VolumeGrid.centred(shape=(32, 32, 32), spacing_mm=9.0)), store, monkeypatch)
+
+
+def test_I12_what_is_refused_is_refused_before_an_older_test_is_deleted(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run(Oracle(1.0), store, monkeypatch, folder=tmp_path, **ASKED)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.*")}
+    other = VolumeGrid.centred(shape=(32, 32, 32), spacing_mm=9.0)
+    with pytest.raises(InputError, match="but the model works on"):
+        run(Oracle(1.0, grid=other), store, monkeypatch, folder=tmp_path, overwrite=True, **ASKED)
+    near = ViewSet("pa", ViewGeometry.from_names(["pa"], setup=Setup(200.0, 100.0, 25.6, (16, 16))))
+    with pytest.raises(GeometryError, match="source of view 'pa' lies inside the volume"):
+        nodule_test(replace(plan(Oracle(1.0), store, **ASKED), views=near), tmp_path, overwrite=True)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*.*")} == before

@@ -18,7 +18,7 @@ from voxray.evaluation.nodule_results import NODULES, NoduleResult, NoduleRow
 from voxray.evaluation.published import table_named
 from voxray.evaluation.report.build import Section, ranked_cases, render
 from voxray.evaluation.report.collection import Collection
-from voxray.evaluation.report.figures import colours_of, view_kinds
+from voxray.evaluation.report.figures import box_plots, colours_of, view_curves, view_kinds
 from voxray.evaluation.report.latex import as_latex, latex_text
 from voxray.evaluation.report.tables import (
     Entry,
@@ -121,7 +121,9 @@ def test_a_model_of_another_folder_stands_beside(
 ) -> None:
     compare([f"{phantom_model}{QUICK}:config.noise=0.1"], phantom_store, tmp_path / "more", options=OPTIONS)
     both = Collection.open([compared, tmp_path / "more"])
-    assert list(both.models) == [FIRST, SECOND, "mean", f"{FIRST} noise=0.1"]
+    assert list(both.models) == [FIRST, SECOND, f"{FIRST} noise=0.1", "mean"]
+    last = [group.model for group in both.evaluation.by_group][-2:]  # of both sets of views
+    assert last == ["mean", "mean"]
     assert both.missing == 0
     assert both.evaluation.scores(Group("closed", "pa,lateral", f"{FIRST} noise=0.1"), "psnr3d").keys() == {
         "phantom20", "phantom21", "phantom22"
@@ -135,7 +137,7 @@ def test_another_model_of_the_same_name_is_told_apart(compared: Path, tmp_path: 
     manifest = tmp_path / "copy" / "evaluation.json"
     manifest.write_text(re.sub(r'"sha256": "\w{8}', '"sha256": "00000000', manifest.read_text()))
     both = Collection.open([compared, tmp_path / "copy"])
-    assert list(both.models) == [FIRST, SECOND, "mean", f"{FIRST} (copy)", f"{SECOND} (copy)"]
+    assert list(both.models) == [FIRST, SECOND, f"{FIRST} (copy)", f"{SECOND} (copy)", "mean"]
 
 
 def as_of_another_model(compared: Path, copy: Path, sha256: str, lighter_hu: int = 0) -> None:
@@ -186,7 +188,7 @@ def test_folders_of_one_name_and_other_samples_are_told_apart(compared: Path, tm
         manifest = folders[-1] / "evaluation.json"
         manifest.write_text(re.sub(r'"samples": \d+', f'"samples": {samples}', manifest.read_text()))
     models = list(Collection.open(folders).models)
-    assert models[3:] == [f"{name} ({at})" for at in ("copy", folders[2]) for name in (FIRST, SECOND)]
+    assert models[2:-1] == [f"{name} ({at})" for at in ("copy", folders[2]) for name in (FIRST, SECOND)]
 
 
 def test_what_is_missing_is_said(compared: Path, tmp_path: Path) -> None:
@@ -234,7 +236,7 @@ def test_planted_nodules_have_a_section_where_a_folder_holds_them(compared: Path
     section = page.read_text(encoding="utf-8").partition(". Planted nodules</h2>")[2].partition("</section>")[0]
     cells = re.findall(r"<td>(.*?)</td>", section)
     assert cells[:6] == ["m", "closed", "pa", "16", "3", "800"]
-    assert cells[6].startswith("0.20<small>[0.1")
+    assert cells[6].startswith("0.200<small>[0.1")
     assert cells[7] == "1.00<small>[1.00, 1.00]</small>"
     assert section.count("<tr") == 1 + 2
     assert section.count("data:image/svg+xml") == 1
@@ -269,6 +271,8 @@ def test_the_best_of_a_column_is_bold_in_the_direction_that_is_better() -> None:
     assert [[entry.strong for entry in row] for row in table.rows] == [[False, False, False], [False, True, True]]
     assert (table.rows[0][1].text, table.rows[0][1].small) == ("21.00 ± 1.41", "[20.00, 22.00]")
     assert "n = 2" in table.title
+    alike = headline(evaluation(a=[20.0, 22.0], b=[22.0, 20.0], c=[19.0, 20.0]), "closed", "pa")
+    assert [row[1].strong for row in alike.rows] == [True, True, False]
 
 
 def test_differences_are_signed_and_tested_against_the_reference() -> None:
@@ -363,3 +367,21 @@ def test_models_have_colours_of_their_own_and_the_mean_is_grey() -> None:
     colours = colours_of(["a", "mean", "b", "a"])
     assert len(set(colours.values())) == 3
     assert colours["mean"] == "#8a8a8a"
+
+
+def test_a_curve_that_is_a_part_of_another_is_not_drawn_twice() -> None:
+    pa, two, oblique, four = (Group("closed", views, "a") for views in ("pa", "pa,lateral", "pa,45", "4 over 180"))
+    assert view_curves([pa, two, four]) == {("a", "over 180°"): [(1, pa), (2, two), (4, four)]}
+    assert list(view_curves([pa, two, oblique, four])) == [("a", "named views"), ("a", "over 180°")]
+    assert list(view_curves([pa, two])) == [("a", "named views")]
+    assert view_curves([two, oblique]) == {}
+
+
+def test_a_model_has_the_same_colour_in_every_figure() -> None:
+    rows = [Row(f"c{i}", "closed", model, {"psnr3d": 20.0 + i}, views)
+            for model, views in (("a", "pa"), ("b", "pa"), ("b", "pa,lateral")) for i in range(2)]  # fmt: skip
+    scores = Evaluation(tuple(rows), ("psnr3d",))
+    drawn = base64.b64decode(box_plots(scores, "closed", "pa,lateral", ["psnr3d"]).partition(",")[2]).decode().lower()
+    mine = colours_of(["a", "b"])
+    assert mine["b"].lower() in drawn
+    assert mine["a"].lower() not in drawn

@@ -6,11 +6,14 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from small_models import SETUP
+from torch import nn
 from trial_maker import GRID, chest, make_trial
 
+from voxray.evaluation import view_synthesis
+from voxray.evaluation.lpips import FOLDER_VARIABLE
 from voxray.evaluation.trial import Trial
 from voxray.evaluation.view_synthesis import METRICS
-from voxray.geometry import ViewGeometry
+from voxray.geometry import Setup, ViewGeometry
 from voxray.physics import Projector
 from voxray.physics.attenuation import hu_to_mu
 
@@ -18,7 +21,18 @@ NAMES = ["psnr_view45", "ssim_view45", "psnr_view90", "ssim_view90"]
 
 
 def scores(trial: Trial) -> dict[str, float | None]:
-    return {metric.name: metric.of(trial) for metric in METRICS}
+    return {metric.name: metric.of(trial) for metric in METRICS if metric.name in NAMES}
+
+
+class Difference(nn.Module):
+    """The mean difference of two images, in place of LPIPS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(1))
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a - b).abs().mean((1, 2, 3))
 
 
 def blurred() -> torch.Tensor:
@@ -54,6 +68,24 @@ def test_N10_the_truth_is_synthesised_perfectly() -> None:
     found = scores(make_trial(chest(), chest(), views=ViewGeometry.from_angles([0], setup=SETUP)))
     assert found == {"psnr_view45": math.inf, "ssim_view45": pytest.approx(1), "psnr_view90": math.inf,
                      "ssim_view90": pytest.approx(1)}  # fmt: skip
+
+
+def test_lpips_is_of_the_true_images_range_where_its_weights_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {metric.name: metric for metric in METRICS if metric.name not in NAMES}
+    assert list(found) == ["lpips_view45", "lpips_view90"]
+    tried = make_trial(chest(), 1.5 * chest(), views=ViewGeometry.biplanar(setup=SETUP))
+    monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
+    assert found["lpips_view45"].of(tried) is None
+
+    monkeypatch.setattr(view_synthesis, "user_model", lambda net, device: Difference())
+    assert found["lpips_view90"].of(tried) is None  # it was given
+    projector = Projector(GRID, ViewGeometry.from_angles([45], setup=SETUP))
+    image, truth = (projector.forward(hu_to_mu(hu))[0] for hu in (1.5 * chest(), chest()))
+    assert image.max() > truth.max()
+    apart = (image.clamp(max=truth.max()) - truth).abs().mean() / (truth.max() - truth.min())
+    assert found["lpips_view45"].of(tried) == pytest.approx(2 * float(apart), rel=1e-4)
+    small = make_trial(chest(), chest(), views=ViewGeometry.biplanar(setup=Setup(1800.0, 1550.0, 25.6, (15, 16))))
+    assert found["lpips_view45"].of(small) is None
 
 
 def test_a_truth_without_a_shadow_is_no_task() -> None:

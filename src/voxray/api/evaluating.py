@@ -148,8 +148,8 @@ def _compare(
     progress: Progress | None,
 ) -> Evaluation:
     sets, opened = options.view_sets(views), Store.open(Path(store))
-    device = chosen_device(options.device)
-    options.plan(opened, [])  # refused before a model is loaded
+    device, kept = chosen_device(options.device), None if folder is None else Path(folder)
+    options.plan(opened, []).check(kept)  # before a model is loaded
     contenders = []
     for spec in specs:
         contender, loaded = contender_of(spec, device)
@@ -158,9 +158,8 @@ def _compare(
     check_labels(contenders)
     entries = [(contender, view_set) for contender in with_plain_mean(contenders) for view_set in sets]
     return run_plan(
-        options.plan(opened, entries), None if folder is None else Path(folder),
-        workers=options.workers, overwrite=options.overwrite, progress=progress,
-    )  # fmt: skip
+        options.plan(opened, entries), kept, workers=options.workers, overwrite=options.overwrite, progress=progress
+    )
 
 
 def contender_of(spec: ModelSpec, device: torch.device) -> tuple[Contender, LoadedModel]:
@@ -171,8 +170,9 @@ def contender_of(spec: ModelSpec, device: torch.device) -> tuple[Contender, Load
     """
     loaded = load_model(spec.model, device, spec.overrides)
     contender = Contender(
-        spec.label(loaded.info.name), partial(_method_of, spec, device), model_sha256(spec.model), spec.overrides,
-        loaded.info.recipe.description, has_mean=has_plain_mean(loaded.method),
+        spec.label(loaded.info.name), partial(_method_of, spec, device), loaded.method.grid,
+        model_sha256(spec.model), spec.overrides, loaded.info.recipe.description,
+        has_mean=has_plain_mean(loaded.method),
     )  # fmt: skip
     return contender, loaded
 

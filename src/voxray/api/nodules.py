@@ -82,7 +82,7 @@ def nodule_test(
     contender, loaded = contender_of(ModelSpec(str(model), tuple(overrides)), chosen_device(options.device))
     warn_of_training(contender.label, loaded, opened, cases)
     plan = nodules.NodulePlan(
-        contender, loaded.method.grid, opened, tuple(cases), view_set, protocol,
+        contender, opened, tuple(cases), view_set, protocol,
         tuple(sorted(set(map(float, options.sizes_mm)))), options.sites, seed,
     )  # fmt: skip
     del loaded  # its memory is free before it is loaded to work

@@ -141,9 +141,13 @@ def compare(
         list[str] | None,
         Option(help="Names with commas, or a number, as for evaluate; give it again to compare sets of views."),
     ] = None,
+    with_report: Annotated[
+        bool, Option("--report", help="Make a report of the results, report.html in their folder.")
+    ] = False,
 ) -> None:
     """Measure several models on the same CTs and X-rays."""
     from voxray.api import compare as run
+    from voxray.api import report as write
 
     check_output(out, overwrite=True)
     sets = [views_or_count(chosen) for chosen in views or ["pa,lateral"]]
@@ -154,6 +158,8 @@ def compare(
         note(f"The same command goes on where it was stopped ('{out}').")
         raise
     _show(evaluation)
+    if with_report:
+        write([out], out / "report.html", overwrite=True)
     show(str(out))
 
 

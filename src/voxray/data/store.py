@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -178,11 +178,7 @@ def read_case(path: Path) -> Case:
     for name, array in arrays.items():
         if array.dtype != torch.int16 or array.ndim != 3:
             raise InputError(f"{str(path)!r} is no case: {name!r} is not a 3D array of int16.")
-        try:
-            grid = VolumeGrid((array.shape[0], array.shape[1], array.shape[2]), header["grids"][name])
-        except (KeyError, TypeError, GeometryError) as error:
-            raise InputError(f"{str(path)!r} has no valid grid for {name!r} ({error}): prepare it again.") from error
-        volumes[name] = CTVolume(array.float(), grid)
+        volumes[name] = CTVolume(array.float(), _grid(path, header, name, array.shape))
     return Case(record, volumes["hu"], volumes["scan"])
 
 
@@ -193,6 +189,18 @@ def read_record(path: Path) -> CaseRecord:
         InputError: if it is damaged, or no case.
     """
     return _record(path, _header(path))
+
+
+def read_grid(path: Path) -> VolumeGrid:
+    """Read the grid of a case's cube, about the isocentre at (0, 0, 0), without its voxels.
+
+    Raises:
+        InputError: if the file is damaged, or no case.
+    """
+    header = _header(path)
+    with reading(path), safe_open(path, "pt") as file:
+        shape = file.get_slice("hu").get_shape()
+    return _grid(path, header, "hu", shape).shifted(-np.array(_record(path, header).isocentre_mm))
 
 
 def write_manifest(store: Path, options: Mapping[str, Any], records: Mapping[str, CaseRecord]) -> None:
@@ -208,6 +216,15 @@ def _header(path: Path) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise InputError(f"{str(path)!r} is no case of a store: prepare it again.")
     return header
+
+
+def _grid(path: Path, header: dict[str, Any], name: str, shape: Sequence[int]) -> VolumeGrid:
+    """Build the grid of one of a case's volumes."""
+    try:
+        z, y, x = shape
+        return VolumeGrid((z, y, x), header["grids"][name])
+    except (KeyError, TypeError, ValueError, GeometryError) as error:
+        raise InputError(f"{str(path)!r} has no valid grid for {name!r} ({error}): prepare it again.") from error
 
 
 def _record(path: Path, data: Any) -> CaseRecord:

@@ -96,19 +96,21 @@ def find_weights(net: Net, folder: Path) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def nets_there() -> tuple[str, ...]:
+def nets_there(*, asked: bool = False) -> tuple[str, ...]:
     """Return the networks whose weights are in the folder of `VOXRAY_LPIPS`; none where it is not set.
 
     Where the folder has none, as it may be there for FID alone, that is warned of.
+
+    Args:
+        asked: LPIPS was asked for by its name; it is warned of, too, that there is no folder.
     """
     folder = os.environ.get(FOLDER_VARIABLE)
-    if not folder:
-        return ()
-    found = tuple(net for net in get_args(Net) if find_weights(net, Path(folder)) is not None)
-    if not found:
+    found = tuple(net for net in get_args(Net) if folder and find_weights(net, Path(folder)) is not None)
+    if not found and (folder or asked):
+        where = f"the folder {folder!r}, which {FOLDER_VARIABLE} names, has" if folder else "there are"
         warnings.warn(
-            f"The columns of LPIPS stay empty: the folder {folder!r}, which {FOLDER_VARIABLE} names, has no weights "
-            f"for it, as {_wanted('vgg')}.", VoxrayWarning, 3,
+            f"The columns of LPIPS stay empty: {where} no weights for it. Put {_wanted('vgg')} into a folder, and name "
+            f"it in {FOLDER_VARIABLE}.", VoxrayWarning, 3,
         )  # fmt: skip
     return found
 
@@ -212,14 +214,19 @@ def _user_model(net: Net, folder: str, device: str) -> Lpips | None:
     return None if find_weights(net, Path(folder)) is None else load_lpips(net, Path(folder), device)
 
 
+def user_model(net: Net, device: str) -> Lpips | None:
+    """Return LPIPS with the user's weights; None without `VOXRAY_LPIPS`, or without this network."""
+    folder = os.environ.get(FOLDER_VARIABLE)
+    return _user_model(net, folder, device) if folder else None
+
+
 def _if_there(net: Net, score: Callable[[Lpips, Tensor, Tensor], float]) -> Callable[[Trial], float | None]:
-    """Score a trial where the user has weights; without `VOXRAY_LPIPS`, or without this network, there is no figure."""
+    """Score a trial where the user has weights; elsewhere there is no figure."""
 
     def of(trial: Trial) -> float | None:
         if min(trial.truth.shape) < SMALLEST[net]:
             return None
-        folder = os.environ.get(FOLDER_VARIABLE)
-        model = _user_model(net, folder, trial.device) if folder else None
+        model = user_model(net, trial.device)
         return None if model is None else score(model, trial.hu, trial.truth)
 
     return of

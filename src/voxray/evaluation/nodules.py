@@ -22,10 +22,10 @@ from voxray.evaluation.folder import ModelEntry, case_sha256
 from voxray.evaluation.nodule_folder import Measurement, NoduleFolder, NoduleManifest
 from voxray.evaluation.nodule_results import NoduleResult, NoduleRow
 from voxray.evaluation.planting import draw_sites, mean_in_sphere, with_nodules
-from voxray.evaluation.protocols import Protocol, make_xrays
+from voxray.evaluation.protocols import Protocol, check_views, make_xrays
 from voxray.evaluation.results import ViewSet
 from voxray.evaluation.run import Contender, Progress
-from voxray.geometry import FloatArray, VolumeGrid
+from voxray.geometry import FloatArray
 from voxray.images import CTVolume
 from voxray.methods.base import Method, check_case
 from voxray.processes import perform
@@ -39,8 +39,7 @@ class NodulePlan:
 
     Attributes:
         contender: the model.
-        grid: that it works on, which is also the store's.
-        store: prepared cases.
+        store: prepared cases, on its grid.
         cases: ids; the sites are divided among them.
         views: about the origin, which becomes the isocentre of every case.
         protocol: see `protocols.make_xrays`.
@@ -50,7 +49,6 @@ class NodulePlan:
     """
 
     contender: Contender
-    grid: VolumeGrid
     store: Store
     cases: tuple[str, ...]
     views: ViewSet
@@ -75,8 +73,10 @@ class NodulePlan:
         Raises:
             InputError: if the store's grid is not the method's, a case's lungs have no room for its sites, or a number
                 is out of range.
+            GeometryError: if a source stands inside the cube.
         """
-        voxel_mm = float(self.grid.spacing_mm.max())
+        check_views(self.views.geometry, self.contender.grid)
+        voxel_mm = float(self.contender.grid.spacing_mm.max())
         fit = bool(self.sizes_mm) and all(voxel_mm <= size < math.inf for size in self.sizes_mm)
         if not self.cases or not fit or self.sites < max(2, len(self.cases)):
             raise InputError(
@@ -90,7 +90,7 @@ class NodulePlan:
     def _tasks_of(self, name: str, count: int) -> Iterable["Task"]:
         """Return the reconstructions of a case; they depend on no other case."""
         case = self.store.load(name)
-        check_case(case, self.grid)
+        check_case(case, self.contender.grid)
         rounds, first = [], 0
         for centres in draw_sites(case, count, max(self.sizes_mm), _seeded(self.seed)):
             rounds.append(tuple(Site(first + i, *(centre - case.isocentre_mm)) for i, centre in enumerate(centres)))

@@ -7,7 +7,7 @@ import torch
 
 from voxray.data.store import Case
 from voxray.errors import InputError
-from voxray.geometry import ViewGeometry
+from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import Radiograph
 from voxray.methods.base import Outside
 from voxray.physics import Projector
@@ -27,6 +27,15 @@ def check_protocol(name: str) -> Protocol:
     if name not in get_args(Protocol):
         raise InputError(f"There is no protocol {name!r}; the protocols are {', '.join(get_args(Protocol))}.")
     return name  # type: ignore[return-value]
+
+
+def check_views(views: ViewGeometry, grid: VolumeGrid) -> None:
+    """Check that X-rays of a cube can be made.
+
+    Raises:
+        GeometryError: if a source stands inside it.
+    """
+    Projector(grid, views)
 
 
 def make_xrays(case: Case, views: ViewGeometry, protocol: Protocol, seed: int) -> tuple[Radiograph, Outside]:

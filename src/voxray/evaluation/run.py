@@ -9,17 +9,17 @@ from pathlib import Path
 
 import torch
 
-from voxray.data.store import Store, case_path, read_case
+from voxray.data.store import Store, case_path, read_case, read_grid
 from voxray.errors import GeometryError, VoxrayWarning
 from voxray.evaluation import catalogue, fid, lpips
 from voxray.evaluation.cost import Cost, measured
 from voxray.evaluation.folder import ROWS, Manifest, ModelEntry, ResultsFolder, case_sha256
 from voxray.evaluation.planes import Planes
-from voxray.evaluation.protocols import Protocol, make_xrays
+from voxray.evaluation.protocols import Protocol, check_views, make_xrays
 from voxray.evaluation.results import PLAIN_MEAN, Evaluation, Row, ViewSet
 from voxray.evaluation.trial import Trial
-from voxray.geometry import ViewGeometry
-from voxray.methods.base import Estimate, Method, Outside, check_case
+from voxray.geometry import ViewGeometry, VolumeGrid
+from voxray.methods.base import Estimate, Method, Outside, check_grid
 from voxray.processes import perform
 
 Progress = Callable[[int, int], None]
@@ -32,6 +32,7 @@ class Contender:
     Attributes:
         label: in tables and files.
         load: returns the method with its weights; picklable, where several processes are to work.
+        grid: that the method works on.
         sha256: of recipe and weights.
         overrides: settings of the recipe that were changed.
         about: the recipe's description.
@@ -41,6 +42,7 @@ class Contender:
 
     label: str
     load: Callable[[], Method]
+    grid: VolumeGrid
     sha256: str = ""
     overrides: tuple[str, ...] = ()
     about: str = ""
@@ -105,10 +107,34 @@ class Plan:
             for contender, views in self.entries for protocol in self.protocols for case in self.cases
         ]  # fmt: skip
 
+    def check(self, folder: Path | None) -> Path | None:
+        """Refuse what can be told before a reconstruction is made, so that nothing older is deleted for it.
+
+        Args:
+            folder: for the results; None keeps nothing.
+
+        Returns:
+            The weights of FID, where it is asked for.
+
+        Raises:
+            InputError: if FID has too few cases, or no folder or weights; or a case is not on a model's grid.
+            GeometryError: if a source stands inside the cube.
+        """
+        weights = fid.checked_weights(self.metrics, len(self.cases), folder)
+        for contender, views in self.entries:
+            check_views(views.geometry, contender.grid)
+        grids = {contender.label: contender.grid for contender, _ in self.entries}.values()
+        for name in self.cases if grids else ():
+            own = read_grid(case_path(self.store.path, name))
+            for grid in grids:
+                check_grid(name, own, grid)
+        return weights
+
     def manifest(self) -> Manifest:
         """Return what is written down of it."""
         contenders = {contender.label: contender for contender, _ in self.entries}
         metrics = tuple(metric.name for metric in catalogue.select(self.metrics))
+        with_lpips = any(name.startswith("lpips") for name in metrics)
         weights = fid.find_weights() if fid.NAME in self.metrics else None
         return Manifest(
             cases={name: case_sha256(self.store.records[name]) for name in self.cases},
@@ -120,7 +146,7 @@ class Plan:
             metrics=metrics,
             seed=self.seed,
             samples=self.samples,
-            lpips=lpips.nets_there() if any(name.startswith("lpips") for name in metrics) else (),
+            lpips=lpips.nets_there(asked=bool(self.metrics)) if with_lpips else (),
             fid="" if weights is None else fid.weights_name(weights),
         )  # fmt: skip
 
@@ -158,7 +184,6 @@ class Examiner:
             return Outcome(None, refusal=self.refused[served])
         method = self._method(task.contender)
         case = read_case(case_path(self.store, task.case))
-        check_case(case, method.grid)
         radiograph, outside = make_xrays(case, task.views.geometry, task.protocol, self.seed)
         cost = Cost()
         try:
@@ -224,11 +249,11 @@ def run_plan(
 
     Raises:
         GeometryError: if no model can serve any of the views; what one of several cannot is a `VoxrayWarning`.
-        InputError: if the store's grid is not the models', or the folder holds something else.
+        InputError: if the folder holds something else; these two also as `Plan.check`, before anything is deleted.
         ResourceError: if a worker was killed.
     """
     tasks = plan.tasks()
-    weights = fid.checked_weights(plan.metrics, len(plan.cases), folder)
+    weights = plan.check(folder)
     manifest = plan.manifest()
     results = ResultsFolder.start(folder, manifest, overwrite=overwrite) if folder is not None else None
     left = tasks
@@ -300,7 +325,7 @@ def evaluate_method(
     Raises:
         InputError: if the store's grid is not the method's.
     """
-    alone = Contender(name, lambda: method, has_mean=has_plain_mean(method))
+    alone = Contender(name, lambda: method, method.grid, has_mean=has_plain_mean(method))
     views_of = ViewSet(",".join(views.names), views)
     entries = [(contender, views_of) for contender in with_plain_mean([alone])]
     return run_plan(

@@ -19,7 +19,7 @@ from voxray.physics.consistency import Scene
 
 __all__ = [
     "Estimate", "Method", "MethodConfig", "Outside", "Progress", "Stage", "about_isocentre", "as_volume", "check_case",
-    "estimate_of",
+    "check_grid", "estimate_of",
 ]  # fmt: skip
 
 
@@ -112,10 +112,23 @@ def check_case(case: Case, grid: VolumeGrid) -> None:
     Raises:
         InputError: if it is on another one.
     """
-    own = case.volume.grid.shifted(-case.isocentre_mm)
+    check_grid(case.id, case.volume.grid.shifted(-case.isocentre_mm), grid)
+
+
+def check_grid(name: str, own: VolumeGrid, grid: VolumeGrid) -> None:
+    """Check that a prepared case, of which only the grid is at hand, is on a method's grid.
+
+    Args:
+        name: of the case.
+        own: its grid, about the isocentre at (0, 0, 0).
+        grid: the method's.
+
+    Raises:
+        InputError: if it is on another one.
+    """
     if not own.is_close(grid, tolerance_mm=0.1):
         raise InputError(
-            f"The case {case.id!r} is on a grid of {own.shape} voxels of {own.spacing_mm.round(3).tolist()} mm, but "
+            f"The case {name!r} is on a grid of {own.shape} voxels of {own.spacing_mm.round(3).tolist()} mm, but "
             f"the model works on {grid.shape} of {grid.spacing_mm.round(3).tolist()} mm: prepare a store with the "
             "model's shape and spacing."
         )

@@ -77,8 +77,8 @@ def build_report(
     reference = checked_reference(collection, reference)
     sections = [
         *_scores(collection, reference), _fid(collection), _published(collection), _cases(collection, reference),
-        _curves(collection), _calibration(collection), _nodules(folders), _costs(collection), *_details(collection),
-        _published_apart(),
+        _curves(collection), _calibration(collection), _nodules(collection, folders), _costs(collection),
+        *_details(collection), _published_apart(),
     ]  # fmt: skip
     kept = [section for section in sections if section.tables or section.figures]
     return write_report(out, title or "Evaluation of CT reconstruction from X-rays", collection, kept)
@@ -117,9 +117,8 @@ def checked_reference(collection: Collection, reference: str | None) -> str:
     Raises:
         InputError: if there is none of that name.
     """
-    labels = sorted(collection.models, key=is_plain_mean)  # models first, in their order
     if reference is None:
-        return labels[0]
+        return next(iter(collection.models))
     if reference not in collection.models:
         raise InputError(f"There is no model {reference!r} in these results; there are {', '.join(collection.models)}.")
     return reference
@@ -245,7 +244,7 @@ def _calibration(collection: Collection) -> Section:
     return Section("Calibration of the uncertainty", text, tuple(found), tuple(drawn))
 
 
-def _nodules(folders: Sequence[Path]) -> Section:
+def _nodules(collection: Collection, folders: Sequence[Path]) -> Section:
     lines = read_nodules(folders).summary()
     if not lines:
         return Section("Planted nodules")
@@ -255,7 +254,8 @@ def _nodules(folders: Sequence[Path]) -> Section:
         "Whether a model shows what no other chest has: spheres of soft tissue are put into the lungs of the scans, "
         "and X-rays made with and without them are reconstructed."
     )
-    drawn = Figure(figures.nodules(lines), "Bands: 95 % bootstrap intervals over sites. Dotted: nothing is shown.")
+    uri = figures.nodules(lines, list(collection.models))
+    drawn = Figure(uri, "Bands: 95 % bootstrap intervals over sites. Dotted: nothing is shown.")
     return Section("Planted nodules", text, (tables.nodules(lines, origins_of(folders)),), (drawn,))
 
 

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from voxray.errors import InputError
 from voxray.evaluation.folder import ModelEntry, ResultsFolder
 from voxray.evaluation.planes import Planes
-from voxray.evaluation.results import PLAIN_MEAN, Evaluation, Group, Row
+from voxray.evaluation.results import PLAIN_MEAN, Evaluation, Group, Row, is_plain_mean
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class Collection:
         evaluation: the rows; a model that is another one, or was run with another seed or number of samples, than one
             of its name in a folder before, has the name of its folder behind its own. A plain mean is `mean`, where
             all folders have the same volume, and else `mean of MODEL`, for it is what that model learned from.
-        models: label -> model.
+        models: label -> model; plain means are the last, as in the rows.
         folders: those that the rows came from.
         cases: how many different cases there are.
         missing: reconstructions that are planned in a folder, but not done (or refused by the model).
@@ -66,7 +66,9 @@ class Collection:
                 origins.setdefault((row.case, group), (folder, row))
         if not origins:
             raise InputError(f"There is no finished reconstruction in {', '.join(str(path) for path in paths)}.")
-        shown = tuple(replace(row, model=group.model) for (_, group), (_, row) in origins.items())
+        rows = [replace(row, model=group.model) for (_, group), (_, row) in origins.items()]
+        shown = tuple(sorted(rows, key=lambda row: is_plain_mean(row.model)))
+        models = dict(sorted(models.items(), key=lambda item: is_plain_mean(item[0])))
         return cls(
             Evaluation(shown, tuple(metrics)), models, folders, origins, len({row.case for row in shown}), missing
         )

@@ -39,7 +39,7 @@ ERROR_LIMIT_HU = 500.0
 
 def box_plots(evaluation: Evaluation, protocol: Protocol, views: str, metrics: Sequence[str]) -> str:
     """Draw a box for each model and metric, with a dot for each case."""
-    groups = groups_of(evaluation, protocol, views)
+    groups, colours = groups_of(evaluation, protocol, views), colours_of(models_of(evaluation))
     with matplotlib.rc_context(_STYLE):
         figure = _figure(2.05 * len(metrics), 0.9 + 0.28 * len(groups) + 0.9)
         for i, metric in enumerate(metrics):
@@ -47,7 +47,7 @@ def box_plots(evaluation: Evaluation, protocol: Protocol, views: str, metrics: S
             known = metric_named(metric)
             arrow = {"higher": " →", "lower": " ←", None: ""}[known.better if known is not None else None]
             values = [list(evaluation.scores(group, metric).values()) for group in groups]
-            _boxes(axes, values, [group.model for group in groups])
+            _boxes(axes, values, [colours[group.model] for group in groups])
             axes.set_title(heading(metric) + arrow, loc="left")
             axes.set_yticks(range(len(groups)), [group.model for group in groups] if i == 0 else [""] * len(groups))
             axes.set_ylim(len(groups) - 0.5, -0.5)
@@ -56,35 +56,28 @@ def box_plots(evaluation: Evaluation, protocol: Protocol, views: str, metrics: S
         return _svg(figure)
 
 
-def _boxes(axes: Axes, values: Sequence[Sequence[float]], models: Sequence[str]) -> None:
-    colours = colours_of(models)
-    for place, (scores, model) in enumerate(zip(values, models, strict=True)):
+def _boxes(axes: Axes, values: Sequence[Sequence[float]], colours: Sequence[str]) -> None:
+    for place, (scores, colour) in enumerate(zip(values, colours, strict=True)):
         finite = [score for score in scores if np.isfinite(score)]
         if not finite:
             continue
-        line = {"color": colours[model], "linewidth": 0.9}
+        line = {"color": colour, "linewidth": 0.9}
         axes.boxplot(
             [finite], positions=[place], widths=0.55, orientation="horizontal", showfliers=False, manage_ticks=False,
-            patch_artist=True, boxprops={"facecolor": colours[model] + "33", "edgecolor": colours[model]},
+            patch_artist=True, boxprops={"facecolor": colour + "33", "edgecolor": colour},
             medianprops=line | {"linewidth": 1.6}, whiskerprops=line, capprops=line,
         )  # fmt: skip
         # Dots are spread by their rank, not at random: the same report for the same results.
         spread = 0.16 * np.sin(2.4 * np.arange(len(finite)))
-        axes.plot(finite, place + spread, ".", color=colours[model], markersize=2.5, alpha=0.6)
+        axes.plot(finite, place + spread, ".", color=colour, markersize=2.5, alpha=0.6)
 
 
 def view_curve(evaluation: Evaluation, protocol: Protocol, metric: str) -> str | None:
     """Draw a metric over the number of views; None where no model was given more than one number of a kind."""
-    curves: dict[tuple[str, str], list[tuple[int, Group]]] = {}
-    groups = [group for group in evaluation.by_group if group.protocol == protocol]
-    for group in groups:
-        for family, count in view_kinds(group.views, groups):
-            curves.setdefault((group.model, family), []).append((count, group))
-    curves = {key: sorted(points, key=lambda p: p[0]) for key, points in curves.items()}
-    curves = {key: points for key, points in curves.items() if len({count for count, _ in points}) > 1}
+    curves = view_curves([group for group in evaluation.by_group if group.protocol == protocol])
     if not curves:
         return None
-    colours = colours_of([model for model, _ in curves])
+    colours = colours_of(models_of(evaluation))
     families = list(dict.fromkeys(family for _, family in curves))
     with matplotlib.rc_context(_STYLE):
         figure = _figure(5.4, 3.2)
@@ -101,6 +94,23 @@ def view_curve(evaluation: Evaluation, protocol: Protocol, metric: str) -> str |
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
         figure.tight_layout()
         return _svg(figure)
+
+
+def view_curves(groups: Sequence[Group]) -> dict[tuple[str, str], list[tuple[int, Group]]]:
+    """Return the curves over the number of views, each by model and kind of views, with its points.
+
+    One of a single number of views is none, and one that is a part of another of the model is drawn with that.
+    """
+    curves: dict[tuple[str, str], list[tuple[int, Group]]] = {}
+    for group in groups:
+        for family, count in view_kinds(group.views, groups):
+            curves.setdefault((group.model, family), []).append((count, group))
+    return {
+        (model, family): sorted(points, key=lambda point: point[0])
+        for (model, family), points in curves.items()
+        if len({count for count, _ in points}) > 1
+        and not any(set(points) < set(more) for (other, _), more in curves.items() if other == model)
+    }
 
 
 def view_kinds(views: str, groups: Sequence[Group]) -> list[tuple[str, int]]:
@@ -127,7 +137,7 @@ def calibration(evaluation: Evaluation, protocol: Protocol, views: str) -> str |
               if any(evaluation.scores(group, name) for name in named)]  # fmt: skip
     if not groups:
         return None
-    colours = colours_of([group.model for group in groups])
+    colours = colours_of(models_of(evaluation))
     with matplotlib.rc_context(_STYLE):
         figure = _figure(4.8, 3.0)
         axes = figure.add_subplot()
@@ -147,11 +157,16 @@ def calibration(evaluation: Evaluation, protocol: Protocol, views: str) -> str |
         return _svg(figure)
 
 
-def nodules(lines: Sequence[NoduleLine]) -> str:
-    """Draw recovery and AUC of planted nodules over their diameter, with intervals."""
+def nodules(lines: Sequence[NoduleLine], models: Sequence[str]) -> str:
+    """Draw recovery and AUC of planted nodules over their diameter, with intervals.
+
+    Args:
+        lines: in any order.
+        models: those that have colours in the other figures.
+    """
     groups = list(dict.fromkeys(line.group for line in lines))
     settings = list(dict.fromkeys((group.protocol, group.views) for group in groups))
-    colours = colours_of([group.model for group in groups])
+    colours = colours_of([*models, *(group.model for group in groups)])
     with matplotlib.rc_context(_STYLE):
         figure = _figure(7.6, 2.9)
         panels = (("recovery", 0.0, "contrast recovery"), ("auc", 0.5, "AUC, nodule against none"))
@@ -239,6 +254,11 @@ def _draw_error(axes: Axes, volume: Planes, truth: Planes, plane: int) -> Any:
 def _bare(axes: Axes) -> None:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
+
+
+def models_of(evaluation: Evaluation) -> list[str]:
+    """Return all models of an evaluation, in their order: each has one colour in all figures."""
+    return list(dict.fromkeys(group.model for group in evaluation.by_group))
 
 
 def colours_of(models: Sequence[str]) -> dict[str, str]:

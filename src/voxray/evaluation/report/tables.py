@@ -99,7 +99,7 @@ def headline(evaluation: Evaluation, protocol: Protocol, views: str) -> Table:
     for i, group in enumerate(groups):
         entries = [Entry(group.model)]
         for name, means in zip(chosen, columns, strict=True):
-            entries.append(Entry(*_with_interval(means[i], name), strong=i == _best(name, means)))
+            entries.append(Entry(*_with_interval(means[i], name), strong=i in _best(name, means)))
         rows.append(tuple(entries))
     cases = max((mean.cases for means in columns for mean in means), default=0)
     notes = ["Mean ± standard deviation over cases, and the 95 % bootstrap interval of the mean; the best is bold."]
@@ -140,7 +140,7 @@ def all_metrics(evaluation: Evaluation, protocol: Protocol, views: str) -> Table
         means = [mean_of(evaluation, group, name, bootstrap=False) for group in groups]
         best = _best(name, means)
         texts = [_with_spread(mean, name) for mean in means]
-        rows.append((Entry(column(name)), *(Entry(text, strong=i == best) for i, text in enumerate(texts))))
+        rows.append((Entry(column(name)), *(Entry(text, strong=i in best) for i, text in enumerate(texts))))
     title = f"All metrics: {protocol}, {views}"
     return Table(title, ("metric", *(group.model for group in groups)), tuple(rows), ("Mean ± standard deviation.",))
 
@@ -192,8 +192,8 @@ def nodules(lines: Sequence[NoduleLine], origins: Sequence[str]) -> Table:
     for line in lines:
         texts = (line.group.model, line.group.protocol, line.group.views, f"{line.diameter_mm:g}", str(line.sites),
                  shown_as(line.inserted_hu, 0))  # fmt: skip
-        spans = ((line.recovery, line.recovery_interval), (line.auc, line.auc_interval))
-        rows.append((*map(Entry, texts), *(Entry(shown_as(value, 2), _span(*ends, 2)) for value, ends in spans)))
+        found = ((line.recovery, line.recovery_interval, 3), (line.auc, line.auc_interval, 2))
+        rows.append((*map(Entry, texts), *(Entry(shown_as(mean, n), _span(*ends, n)) for mean, ends, n in found)))
     notes = [
         "Recovery: mean in the sphere of the reconstruction with the nodule minus without, over the same of the truth "
         "(1: all of the contrast is shown, 0: none). AUC: how often a site with a nodule is denser than another site "
@@ -312,13 +312,14 @@ def _has(evaluation: Evaluation, metric: str, protocol: Protocol, views: str) ->
     return any(evaluation.scores(group, metric) for group in groups_of(evaluation, protocol, views))
 
 
-def _best(metric: str, means: Sequence[Mean]) -> int | None:
-    """Return which mean is best; None where neither way is better, or there is nothing to choose from."""
+def _best(metric: str, means: Sequence[Mean]) -> list[int]:
+    """Return which means are best; none where neither way is better, or there is nothing to choose from."""
     known = metric_named(metric)
     there = [i for i, mean in enumerate(means) if mean.cases]
     if known is None or known.better is None or len(there) < 2:
-        return None
-    return (max if known.better == "higher" else min)(there, key=lambda i: means[i].mean)
+        return []
+    best = (max if known.better == "higher" else min)(means[i].mean for i in there)
+    return [i for i in there if means[i].mean == best]
 
 
 def _with_interval(mean: Mean, metric: str) -> tuple[str, str]:
