@@ -134,12 +134,6 @@ class Accord(Method):
     # ---------------------------------------------------------------- inference
 
     @torch.no_grad()
-    def plain_mean(self, views: ViewGeometry, outside: Outside = "body") -> Estimate:
-        """Return the mean anatomy, and what the views see of it."""
-        centre_mm = views.isocentre()
-        return estimate_of(self.anatomy.scene(outside), views.shifted(-centre_mm), centre_mm)
-
-    @torch.no_grad()
     def reconstruct(
         self,
         radiograph: Radiograph,
