@@ -11,9 +11,9 @@ class Block(nn.Module):
     """A 3D U-Net on patches of voxels.
 
     Volumes come with all voxels of a patch as channels of one place (`patches`), so that the network works on a
-    grid that is coarser by `patch` and yet sees and returns every voxel. MONAI's `SegResNet` (Myronenko 2018, arXiv
-    1810.11654, without its autoencoder branch); its last convolution begins at zero, so that an untrained block
-    changes nothing.
+    grid that is coarser by `patch` and yet sees and returns every voxel. MONAI's `BasicUNet` (after Falk et al. 2019,
+    doi 10.1038/s41592-018-0261-2) with instance normalisation. Its last convolution begins at zero, so that an
+    untrained block changes nothing.
 
     Args:
         config: sizes.
@@ -22,20 +22,19 @@ class Block(nn.Module):
 
     def __init__(self, config: BlockConfig, channels: int) -> None:
         super().__init__()
-        from monai.networks.nets import SegResNet  # slow to import
+        from monai.networks.nets import BasicUNet  # slow to import
 
-        self.net = SegResNet(
-            spatial_dims=3, init_filters=config.filters, in_channels=channels, out_channels=config.patch**3,
-            blocks_down=config.down, blocks_up=config.up,
+        self.net = BasicUNet(
+            spatial_dims=3, in_channels=channels, out_channels=2 * config.patch**3, upsample="nontrainable",
+            features=(*config.features, config.features[0]), norm=("instance", {"affine": True}),
         )  # fmt: skip
-        last = self.net.conv_final[-1].conv
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        nn.init.zeros_(self.net.final_conv.weight)
+        nn.init.zeros_(self.net.final_conv.bias)
 
-    def forward(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b p z y x"]:
-        """Return what is to be added, in patches."""
-        found: Tensor = self.net(x)
-        return found
+    def forward(self, x: Float[Tensor, "b c z y x"]) -> tuple[Float[Tensor, "b p z y x"], Float[Tensor, "b p z y x"]]:
+        """Return what is to be added and the logarithm of how far off that may be, both in patches."""
+        change, spread = self.net(x).float().chunk(2, dim=1)
+        return change, spread
 
 
 def patches(volumes: Float[Tensor, "b c Z Y X"], side: int) -> Float[Tensor, "b cp z y x"]:

@@ -10,13 +10,12 @@ class BlockConfig(MethodConfig):
     """A network that improves a volume, and its training."""
 
     patch: int = Field(default=2, gt=0, description="voxels along each axis that share a place in the network")
-    filters: int = Field(default=24, gt=0, description="channels of the first level; a multiple of 8")
-    down: tuple[int, ...] = Field(
-        default=(1, 2, 2, 2), strict=False, min_length=2, description="residual blocks, from fine to coarse"
+    features: tuple[int, int, int, int, int] = Field(
+        default=(16, 32, 64, 128, 128), strict=False, description="channels, from fine to coarse; each half the last"
     )
-    up: tuple[int, ...] = Field(default=(1, 1, 1), strict=False, description="the same on the way back; one less")
+    spread_weight: float = Field(default=0.1, gt=0, description="of the loss of the spread, beside that of the mean")
     training: StageOptions = StageOptions(
-        steps=6000, batch_size=1, learning_rate=5e-4, warmup=100, decay="cosine", ema=0.998
+        steps=12000, batch_size=1, learning_rate=1e-3, warmup=100, decay="cosine", ema=0.995
     )
 
 
@@ -29,4 +28,5 @@ class AccordConfig(MethodConfig):
         default=(BlockConfig(),), strict=False, min_length=1, description="one after another"
     )
     consistency: AgreementConfig = AgreementConfig(iterations=25, lengths_mm=(5.0,), scale=0.5, noise=0.02)
+    spread_scale: float = Field(default=1.0, gt=0, description="brings the blocks' spread to that of new patients")
     display_noise: float = Field(default=0.15, gt=0, description="noise of display values, whose scale is a guess")

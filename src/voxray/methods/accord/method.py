@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from voxray.data.dataset import TrainingSample
 from voxray.errors import NumericalError, RecipeError
 from voxray.geometry import ViewGeometry, VolumeGrid
-from voxray.images import Radiograph
+from voxray.images import CTVolume, Radiograph
 from voxray.methods.accord.block import Block, from_patches, patches
 from voxray.methods.accord.config import AccordConfig, BlockConfig
-from voxray.methods.accord.rays import DIRECTIONS, ray_directions
+from voxray.methods.accord.rays import DIRECTIONS, smear
 from voxray.methods.anatomy import Anatomy
 from voxray.methods.base import Estimate, Method, Outside, Progress, about_isocentre, estimate_of
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
-from voxray.physics.attenuation import MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
+from voxray.physics.attenuation import HU_RANGE, MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.backprojection import back_project
 from voxray.physics.consistency import Scene, interpolate_onto
 from voxray.physics.display import as_line_integrals
@@ -31,15 +31,21 @@ _RESIDUAL, _MOST = 30 / MU_WATER_PER_MM, 5.0
 # What blocks add is of this size. Without it, the first steps of Adam go far beyond, and learning takes many times as
 # long: 60 steps on two samples bring the loss from 0.0092 to 0.0056 with it, and to 0.0091 without.
 _CHANGE = 0.1
-# Ray directions vary slowly: they are kept on a grid that is coarser by this.
-_COARSER = 4
+# The logarithm of the spread, in that unit, is kept within this.
+_LOG_MOST = 5.0
+# Brings line integrals to values near 1.
+_THICKNESS = 1 / (MU_WATER_PER_MM * 150)
+# HU of the range 0..1.
+_HU = HU_RANGE[1] - HU_RANGE[0]
+# X-rays are smeared over a grid that is coarser by this.
+_COARSER = 2
 
 
 class Accord(Method):
     """An unrolled reconstruction: the mean anatomy in agreement with the X-rays, improved block by block.
 
         x_0 = agree(mean anatomy)
-        x_k = agree(x_{k-1} + net_k(x_{k-1}, back-projected residual, ray directions, anatomy, place))
+        x_k = agree(x_{k-1} + net_k(x_{k-1}, back-projected residual, smeared X-rays, ray directions, anatomy, place))
 
     Each network learns the posterior mean (least squares), one after another. Ours; docs/methods/accord.md.
     """
@@ -51,11 +57,11 @@ class Accord(Method):
         super().__init__(config, grid)
         self.settings = config
         for block in config.blocks:
-            least = max(block.patch * 2 ** (len(block.down) - 1), _COARSER)
+            least = 16 * block.patch
             if any(n % least for n in grid.shape):
                 raise RecipeError(f"The sides of accord's grid are multiples of {least} voxels, not {grid.shape}.")
         self.anatomy = Anatomy(config.anatomy, grid)
-        self.blocks = nn.ModuleList(Block(block, 2 * block.patch**3 + DIRECTIONS + 2 + 3) for block in config.blocks)
+        self.blocks = nn.ModuleList(Block(block, 2 * block.patch**3 + 2 * DIRECTIONS + 5) for block in config.blocks)
 
     # ---------------------------------------------------------------- parts
 
@@ -64,22 +70,25 @@ class Accord(Method):
         return self.anatomy.agree(self.anatomy.scene(outside), measured, views, outside, self.settings.start, noise)
 
     def known(self, scene: Scene, measured: Sequence[Tensor], views: ViewGeometry) -> Item:
-        """Return what a block is told of a scene: the volume (0..1), the residual, ray directions."""
+        """Return what a block is told of a scene: the volume (0..1), the residual, smeared X-rays, ray directions."""
+        rays, smeared = smear(measured, views, _coarser(self.grid, _COARSER))
         residual = [(m - p) / len(views) for m, p in zip(measured, scene.project(views), strict=True)]
         return {
             "present": to_unit_range(mu_to_hu(scene.mu)),
             "residual": (back_project(residual, Projector(self.grid, views)) * _RESIDUAL).clamp(-_MOST, _MOST),
-            "rays": ray_directions(_coarser(self.grid, _COARSER), views).to(scene.mu),
+            "smeared": (smeared * _THICKNESS).clamp(-_MOST, _MOST),
+            "rays": rays,
         }
 
-    def improve(self, block: int, known: Batch) -> Float[Tensor, "b z y x"]:
-        """Return the next volumes (0..1, not yet clipped) of a batch."""
+    def improve(self, block: int, known: Batch) -> tuple[Float[Tensor, "b z y x"], Float[Tensor, "b z y x"]]:
+        """Return the next volumes (0..1, not yet clipped) of a batch, and the standard deviation of each voxel."""
         net, side = cast(Block, self.blocks[block]), self.settings.blocks[block].patch
         volumes = patches(torch.stack([known["present"], known["residual"]], 1), side)
         shape = volumes.shape[2:]
-        rays = F.interpolate(known["rays"], shape, mode="trilinear")
+        seen = F.interpolate(torch.cat([known["smeared"], known["rays"]], 1), shape, mode="trilinear")
         place = self._place(_coarser(self.grid, side)).expand(len(volumes), -1, *shape)
-        return known["present"] + _CHANGE * from_patches(net(torch.cat([volumes, rays, place], 1)).float(), side)
+        change, spread = (from_patches(v, side) for v in net(torch.cat([volumes, seen, place], 1)))
+        return known["present"] + _CHANGE * change, _CHANGE * spread.clamp(-_LOG_MOST, _LOG_MOST).exp()
 
     def _place(self, grid: VolumeGrid) -> Float[Tensor, "5 z y x"]:
         """Return mean and standard deviation of the anatomy, and coordinates, -1..1."""
@@ -95,13 +104,13 @@ class Accord(Method):
         views: ViewGeometry,
         outside: Outside,
         noise: float | None = None,
-    ) -> Scene:
-        """Return the scene after a block and agreement with the X-rays."""
+    ) -> tuple[Scene, Float[Tensor, "z y x"]]:
+        """Return the scene after a block and agreement with the X-rays, and each voxel's standard deviation (0..1)."""
         known = {name: tensor[None] for name, tensor in self.known(scene, measured, views).items()}
         with torch.autocast(scene.mu.device.type, dtype=torch.bfloat16):
-            unit = self.improve(block, known)[0]
+            unit, spread = (volumes[0] for volumes in self.improve(block, known))
         improved = replace(scene, mu=mu_from_unit(unit))
-        return self.anatomy.agree(improved, measured, views, outside, self.settings.consistency, noise)
+        return self.anatomy.agree(improved, measured, views, outside, self.settings.consistency, noise), spread
 
     # ---------------------------------------------------------------- training
 
@@ -114,11 +123,16 @@ class Accord(Method):
 
     def _block_stage(self, i: int, net: nn.Module, config: BlockConfig) -> GradientStage:
         def loss(batch: Batch, step: int, rng: torch.Generator) -> Losses:
-            return {"loss": F.mse_loss(self.improve(i, batch), batch["truth"])}
+            improved, spread = self.improve(i, batch)
+            square = ((improved - batch["truth"]) / _CHANGE).square()
+            # The mean learns from its own error alone, so that it stays the posterior mean where the spread is small.
+            likely = (spread / _CHANGE).log() + square.detach() * _CHANGE**2 / (2 * spread.square())
+            mean = square.mean()
+            return {"loss": mean + config.spread_weight * likely.mean(), "mean": mean, "spread": likely.mean()}
 
         def preview(batch: Batch) -> dict[str, Tensor]:
             middle = self.grid.shape[1] // 2
-            volumes = {"truth": batch["truth"], "present": batch["present"], "improved": self.improve(i, batch)}
+            volumes = {"truth": batch["truth"], "present": batch["present"], "improved": self.improve(i, batch)[0]}
             return {name: volume[0, :, middle].flip(0).clamp(0, 1) for name, volume in volumes.items()}
 
         preparation = Preparation(f"block-{i + 1}", partial(self._prepare, i))
@@ -128,7 +142,7 @@ class Accord(Method):
         measured, views = [image[0] for image in sample.images], sample.views[0]
         scene = self.start(measured, views, sample.outside, None)
         for i in range(block):
-            scene = self.run_block(i, scene, measured, views, sample.outside)
+            scene, _ = self.run_block(i, scene, measured, views, sample.outside)
         return {"truth": to_unit_range(sample.hu[0]), **self.known(scene, measured, views)}
 
     # ---------------------------------------------------------------- inference
@@ -154,13 +168,14 @@ class Accord(Method):
         for i in range(len(self.blocks)):
             if progress is not None:
                 progress(i + 1, total)
-            scene = self.run_block(i, scene, measured, views, outside, noise)
+            scene, spread = self.run_block(i, scene, measured, views, outside, noise)
         if not bool(torch.isfinite(scene.mu).all()):
             raise NumericalError("The reconstruction is not finite: are the X-rays line integrals of a usual size?")
         if progress is not None:
             progress(total, total)
         details = {"blocks": len(self.blocks), "consistency": self.settings.consistency.model_dump(mode="json")}
-        return estimate_of(scene, views, centre_mm, details=details)
+        std = CTVolume(_HU * self.settings.spread_scale * spread.cpu(), self.grid.shifted(centre_mm))
+        return estimate_of(scene, views, centre_mm, std=std, details=details)
 
 
 def _coarser(grid: VolumeGrid, factor: int) -> VolumeGrid:
