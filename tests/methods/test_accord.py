@@ -1,5 +1,7 @@
 """Accord: what its blocks are told, and that they change nothing before they have learned."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,12 @@ from small_models import GRID, SETUP, patient, rng, xrays_of
 from voxray.errors import RecipeError
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.methods.accord import Accord
-from voxray.methods.accord.block import Block, from_patches, patches
-from voxray.methods.accord.config import AccordConfig, BlockConfig
+from voxray.methods.accord.block import PatchUNet, from_patches, patches
+from voxray.methods.accord.config import AccordConfig, BlockConfig, TextureConfig
 from voxray.methods.accord.rays import smear
 from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
-from voxray.physics.attenuation import hu_to_mu, mu_to_hu
+from voxray.methods.stages import GradientStage
+from voxray.physics.attenuation import hu_to_mu, mu_to_hu, to_unit_range
 from voxray.physics.projector import Projector
 from voxray.recipes import load_recipe
 
@@ -20,12 +23,18 @@ VIEWS = ViewGeometry.biplanar(setup=SETUP)
 SMALL = BlockConfig(patch=1, features=(8, 8, 8, 8, 8))
 
 
-def method(*blocks: BlockConfig) -> Accord:
+TEXTURE = TextureConfig(
+    patch=1, features=(8, 8, 8, 8, 8), steps=2, consistency=AgreementConfig(lengths_mm=(20.0,), scale=1.0)
+)
+
+
+def method(*blocks: BlockConfig, **settings: Any) -> Accord:
     """Return an untrained method that knows the mean anatomy of three patients."""
     agreement = AgreementConfig(lengths_mm=(20.0,), scale=1.0)
     config = AccordConfig(
-        anatomy=AnatomyConfig(spacing_mm=20.0), start=agreement, blocks=blocks or (SMALL,), consistency=agreement
-    )
+        anatomy=AnatomyConfig(spacing_mm=20.0), start=agreement, blocks=blocks or (SMALL,), consistency=agreement,
+        **settings,
+    )  # fmt: skip
     made = Accord(config, GRID)
     made.anatomy.fit([patient(seed) for seed in range(3)], None)
     return made.eval()
@@ -179,6 +188,69 @@ def test_the_recipe_has_the_size_that_the_page_says() -> None:
 
 def test_a_block_begins_with_nothing_to_add() -> None:
     with torch.no_grad():
-        change, spread = Block(SMALL, 5)(torch.rand(2, 5, 32, 32, 32, generator=rng()))
+        change, spread = PatchUNet(SMALL.features, 5, patch=1, volumes=2)(torch.rand(2, 5, 32, 32, 32, generator=rng()))
         assert not change.any()
         assert not spread.any()
+
+
+# ---------------------------------------------------------------- texture
+
+
+def test_the_dial_goes_from_the_mean_to_a_sample_in_proportion() -> None:
+    radiograph = xrays_of(patient(20), VIEWS)
+    volumes = []
+    for realism in (0.0, 0.5, 1.0):
+        torch.manual_seed(0)
+        made = method(texture=TEXTURE, realism=realism)
+        volumes.append(made.reconstruct(radiograph, rng=rng()).volume.hu)
+    mean, half, sample = volumes
+    assert (sample - mean).abs().mean() > 1
+    assert torch.allclose(half, (mean + sample) / 2, atol=0.5)
+
+
+def test_samples_differ_and_agree_with_the_x_rays() -> None:
+    radiograph = xrays_of(patient(20), VIEWS)
+    made = method(texture=TEXTURE)
+    alone, found = (made.reconstruct(radiograph, rng=rng(), samples=n) for n in (1, 3))
+    assert torch.equal(found.volume.hu, alone.volume.hu)
+    assert not alone.samples
+    assert len(found.samples) == 3
+    first, second, _ = (sample.hu for sample in found.samples)
+    assert (first - second).abs().mean() > 1
+    for sample in found.samples:
+        assert off(sample.hu) < 0.5 * off(mu_to_hu(made.anatomy.scene("air").mu))
+
+
+def off(hu: torch.Tensor) -> float:
+    """Return the mean square of what the X-rays of patient 20, the cube alone, hold against a volume."""
+    seen = Projector(GRID, VIEWS).forward(hu_to_mu(patient(20).volume.hu) - hu_to_mu(hu))
+    return float(torch.stack(seen).square().mean())
+
+
+def test_the_texture_learns_what_the_mean_lacks() -> None:
+    """Its loss is that of the flow from the mean, with noise, to the truth."""
+    torch.manual_seed(0)
+    made = method(texture=TEXTURE)
+    stage = made.stages()[-1]
+    assert isinstance(stage, GradientStage)
+    assert stage.name == "texture"
+    radiograph = xrays_of(patient(20), VIEWS)
+    scene = made.start(radiograph.images, VIEWS, "body", None)
+    known = {name: tensor[None] for name, tensor in made.known(scene, radiograph.images, VIEWS).items()}
+    batch = {**known, "truth": to_unit_range(patient(20).volume.hu)[None]}
+    expected = float(((batch["truth"] - batch["present"]) / 0.1).square().mean() + (TEXTURE.noise / 0.1) ** 2)
+    assert float(stage.loss(batch, 0, rng())["loss"].detach()) == pytest.approx(expected, rel=0.02)
+    optimiser = torch.optim.Adam(stage.network.parameters(), 3e-3)
+    losses = []
+    for step in range(30):
+        loss = stage.loss(batch, step, rng())["loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_realism_without_texture_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a texture stage"):
+        AccordConfig(realism=0.5)

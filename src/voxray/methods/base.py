@@ -18,8 +18,8 @@ from voxray.physics.attenuation import mu_to_hu
 from voxray.physics.consistency import Scene
 
 __all__ = [
-    "Estimate", "Method", "MethodConfig", "Outside", "Progress", "Stage", "about_isocentre", "as_volume", "check_case",
-    "check_grid", "estimate_of",
+    "Estimate", "Method", "MethodConfig", "Outside", "Progress", "Stage", "Steps", "about_isocentre", "as_volume",
+    "check_case", "check_grid", "estimate_of",
 ]  # fmt: skip
 
 
@@ -156,3 +156,16 @@ def estimate_of(scene: Scene, views: ViewGeometry, centre_mm: FloatArray, **more
 def as_volume(scene: Scene, grid: VolumeGrid) -> CTVolume:
     """Return the volume of a scene, on the CPU, with its grid put elsewhere."""
     return CTVolume(mu_to_hu(scene.mu).cpu(), grid)
+
+
+class Steps:
+    """Counts what is done, for the progress bar."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self.progress, self.total, self.count = progress, total, 0
+
+    def done(self, steps: int) -> None:
+        """Count so many more."""
+        self.count += steps
+        if self.progress is not None:
+            self.progress(self.count, self.total)

@@ -1,40 +1,42 @@
-"""The network of a block: from what is known of a volume to what is to be added to it."""
+"""The network of a block and of the texture: from what is known of a volume to what is to be added to it."""
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from voxray.methods.accord.config import BlockConfig
 
-
-class Block(nn.Module):
+class PatchUNet(nn.Module):
     """A 3D U-Net on patches of voxels.
 
     Volumes come with all voxels of a patch as channels of one place (`patches`), so that the network works on a
     grid that is coarser by `patch` and yet sees and returns every voxel. MONAI's `BasicUNet` (after Falk et al. 2019,
     doi 10.1038/s41592-018-0261-2) with instance normalisation. Its last convolution begins at zero, so that an
-    untrained block changes nothing.
+    untrained network changes nothing.
 
     Args:
-        config: sizes.
+        features: channels, from fine to coarse; each half as fine as the one before.
         channels: of the input, on the coarse grid.
+        patch: voxels along each side of a patch.
+        volumes: how many are returned.
     """
 
-    def __init__(self, config: BlockConfig, channels: int) -> None:
+    def __init__(self, features: Sequence[int], channels: int, patch: int, volumes: int) -> None:
         super().__init__()
+        self.patch, self.volumes = patch, volumes
         from monai.networks.nets import BasicUNet  # slow to import
 
         self.net = BasicUNet(
-            spatial_dims=3, in_channels=channels, out_channels=2 * config.patch**3, upsample="nontrainable",
-            features=(*config.features, config.features[0]), norm=("instance", {"affine": True}),
+            spatial_dims=3, in_channels=channels, out_channels=volumes * patch**3, upsample="nontrainable",
+            features=(*features, features[0]), norm=("instance", {"affine": True}),
         )  # fmt: skip
         nn.init.zeros_(self.net.final_conv.weight)
         nn.init.zeros_(self.net.final_conv.bias)
 
-    def forward(self, x: Float[Tensor, "b c z y x"]) -> tuple[Float[Tensor, "b p z y x"], Float[Tensor, "b p z y x"]]:
-        """Return what is to be added and the logarithm of how far off that may be, both in patches."""
-        change, spread = self.net(x).float().chunk(2, dim=1)
-        return change, spread
+    def forward(self, x: Float[Tensor, "b c z y x"]) -> tuple[Float[Tensor, "b Z Y X"], ...]:
+        """Return the volumes, in float32."""
+        return tuple(from_patches(part, self.patch) for part in self.net(x).float().chunk(self.volumes, dim=1))
 
 
 def patches(volumes: Float[Tensor, "b c Z Y X"], side: int) -> Float[Tensor, "b cp z y x"]:

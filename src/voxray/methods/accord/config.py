@@ -1,6 +1,6 @@
 """The configuration of Accord."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
 from voxray.methods.stages import MethodConfig, StageOptions
@@ -19,6 +19,24 @@ class BlockConfig(MethodConfig):
     )
 
 
+class TextureConfig(MethodConfig):
+    """A rectified flow from the posterior mean to volumes that look like CTs, and its training."""
+
+    patch: int = Field(default=2, gt=0, description="voxels along each axis that share a place in the network")
+    features: tuple[int, int, int, int, int] = Field(
+        default=(16, 32, 64, 128, 256), strict=False, description="channels, from fine to coarse; each half the last"
+    )
+    noise: float = Field(default=0.05, ge=0, description="added to the mean where the flow begins, of the range 0..1")
+    steps: int = Field(default=5, gt=0, description="of Euler, from the mean to a sample")
+    consistency: AgreementConfig = Field(
+        default=AgreementConfig(iterations=8, lengths_mm=(5.0,), scale=0.5, noise=0.02),
+        description="of what each step expects as the sample",
+    )
+    training: StageOptions = StageOptions(
+        steps=12000, batch_size=1, learning_rate=1e-3, warmup=100, decay="cosine", ema=0.995
+    )
+
+
 class AccordConfig(MethodConfig):
     """Accord; all numbers are ours, see docs/methods/accord.md for what was tried."""
 
@@ -27,6 +45,16 @@ class AccordConfig(MethodConfig):
     blocks: tuple[BlockConfig, ...] = Field(
         default=(BlockConfig(),), strict=False, min_length=1, description="one after another"
     )
+    texture: TextureConfig | None = Field(default=None, description="null for the mean alone")
+    realism: float = Field(
+        default=0.0, ge=0, le=1, description="of the result: 0 for the posterior mean, 1 for a sample with texture"
+    )
     consistency: AgreementConfig = AgreementConfig(iterations=25, lengths_mm=(5.0,), scale=0.5, noise=0.02)
     spread_scale: float = Field(default=1.0, gt=0, description="brings the blocks' spread to that of new patients")
     display_noise: float = Field(default=0.15, gt=0, description="noise of display values, whose scale is a guess")
+
+    @model_validator(mode="after")
+    def _realism_needs_texture(self) -> "AccordConfig":
+        if self.realism and self.texture is None:
+            raise ValueError("realism above 0 needs a texture stage, which this model has not")
+        return self

@@ -11,14 +11,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from voxray.data.dataset import TrainingSample
+from voxray.diffusion import follow, on_path
 from voxray.errors import NumericalError, RecipeError
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
-from voxray.methods.accord.block import Block, from_patches, patches
-from voxray.methods.accord.config import AccordConfig, BlockConfig
+from voxray.methods.accord.block import PatchUNet, patches
+from voxray.methods.accord.config import AccordConfig, BlockConfig, TextureConfig
 from voxray.methods.accord.rays import DIRECTIONS, smear
 from voxray.methods.anatomy import Anatomy
-from voxray.methods.base import Estimate, Method, Outside, Progress, about_isocentre, estimate_of
+from voxray.methods.base import Estimate, Method, Outside, Progress, Steps, about_isocentre, as_volume, estimate_of
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
 from voxray.physics.attenuation import HU_RANGE, MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.backprojection import back_project
@@ -47,7 +48,9 @@ class Accord(Method):
         x_0 = agree(mean anatomy)
         x_k = agree(x_{k-1} + net_k(x_{k-1}, back-projected residual, smeared X-rays, ray directions, anatomy, place))
 
-    Each network learns the posterior mean (least squares), one after another. Ours; docs/methods/accord.md.
+    Each network learns the posterior mean (least squares), one after another, and how far off it may be. A rectified
+    flow then goes from the posterior mean to volumes that look like CTs (posterior-mean rectified flow: Ohayon et al.
+    2024, arXiv 2410.00418), and `realism` chooses a place between both. Ours; docs/methods/accord.md.
     """
 
     name = "accord"
@@ -56,12 +59,21 @@ class Accord(Method):
     def __init__(self, config: AccordConfig, grid: VolumeGrid) -> None:
         super().__init__(config, grid)
         self.settings = config
-        for block in config.blocks:
-            least = 16 * block.patch
-            if any(n % least for n in grid.shape):
-                raise RecipeError(f"The sides of accord's grid are multiples of {least} voxels, not {grid.shape}.")
+        sides = [block.patch for block in config.blocks]
+        if config.texture is not None:
+            sides.append(config.texture.patch)
+        least = 16 * max(sides)
+        if any(n % least for n in grid.shape):
+            raise RecipeError(f"The sides of accord's grid are multiples of {least} voxels, not {grid.shape}.")
         self.anatomy = Anatomy(config.anatomy, grid)
-        self.blocks = nn.ModuleList(Block(block, 2 * block.patch**3 + 2 * DIRECTIONS + 5) for block in config.blocks)
+        self.blocks = nn.ModuleList(
+            PatchUNet(block.features, _channels(block.patch, volumes=2), block.patch, volumes=2)
+            for block in config.blocks
+        )
+        self.texture: PatchUNet | None = None
+        if (texture := config.texture) is not None:
+            channels = _channels(texture.patch, volumes=3) + 1
+            self.texture = PatchUNet(texture.features, channels, texture.patch, volumes=1)
 
     # ---------------------------------------------------------------- parts
 
@@ -82,13 +94,24 @@ class Accord(Method):
 
     def improve(self, block: int, known: Batch) -> tuple[Float[Tensor, "b z y x"], Float[Tensor, "b z y x"]]:
         """Return the next volumes (0..1, not yet clipped) of a batch, and the standard deviation of each voxel."""
-        net, side = cast(Block, self.blocks[block]), self.settings.blocks[block].patch
-        volumes = patches(torch.stack([known["present"], known["residual"]], 1), side)
+        change, spread = self.blocks[block](self._told(known, [], self.settings.blocks[block].patch))
+        return known["present"] + _CHANGE * change, _CHANGE * spread.clamp(-_LOG_MOST, _LOG_MOST).exp()
+
+    def velocity(self, x: Float[Tensor, "b z y x"], t: Float[Tensor, " b"], known: Batch) -> Float[Tensor, "b z y x"]:
+        """Return where the flow from the posterior mean to a sample goes from x at time t (0..1)."""
+        assert self.texture is not None
+        told = self._told(known, [x], self.texture.patch)
+        times = t.reshape(-1, 1, 1, 1, 1).expand(-1, 1, *told.shape[2:])
+        (found,) = self.texture(torch.cat([told, times], 1))
+        return _CHANGE * found
+
+    def _told(self, known: Batch, more: Sequence[Tensor], side: int) -> Float[Tensor, "b c z y x"]:
+        """Return the input of a network with patches of `side`: what is known, and more volumes."""
+        volumes = patches(torch.stack([known["present"], known["residual"], *more], 1), side)
         shape = volumes.shape[2:]
         seen = F.interpolate(torch.cat([known["smeared"], known["rays"]], 1), shape, mode="trilinear")
         place = self._place(_coarser(self.grid, side)).expand(len(volumes), -1, *shape)
-        change, spread = (from_patches(v, side) for v in net(torch.cat([volumes, seen, place], 1)))
-        return known["present"] + _CHANGE * change, _CHANGE * spread.clamp(-_LOG_MOST, _LOG_MOST).exp()
+        return torch.cat([volumes, seen, place], 1)
 
     def _place(self, grid: VolumeGrid) -> Float[Tensor, "5 z y x"]:
         """Return mean and standard deviation of the anatomy, and coordinates, -1..1."""
@@ -119,6 +142,8 @@ class Accord(Method):
         stages: list[AnyStage] = [Stage("anatomy", self.anatomy.fit)]
         for i, (net, config) in enumerate(zip(self.blocks, self.settings.blocks, strict=True)):
             stages.append(self._block_stage(i, net, config))
+        if self.texture is not None and self.settings.texture is not None:
+            stages.append(self._texture_stage(self.texture, self.settings.texture))
         return stages
 
     def _block_stage(self, i: int, net: nn.Module, config: BlockConfig) -> GradientStage:
@@ -137,6 +162,16 @@ class Accord(Method):
 
         preparation = Preparation(f"block-{i + 1}", partial(self._prepare, i))
         return GradientStage(f"block-{i + 1}", net, preparation, loss, config.training, preview=preview)
+
+    def _texture_stage(self, net: nn.Module, config: TextureConfig) -> GradientStage:
+        def loss(batch: Batch, step: int, rng: torch.Generator) -> Losses:
+            noise = torch.randn(batch["truth"].shape, generator=rng).to(batch["truth"])
+            t = torch.rand(len(noise), generator=rng).to(noise)
+            x, target = on_path(batch["present"] + config.noise * noise, batch["truth"], t)
+            return {"loss": ((self.velocity(x, t, batch) - target) / _CHANGE).square().mean()}
+
+        preparation = Preparation("texture", partial(self._prepare, len(self.blocks)))
+        return GradientStage("texture", net, preparation, loss, config.training)
 
     def _prepare(self, block: int, sample: TrainingSample) -> Item:
         measured, views = [image[0] for image in sample.images], sample.views[0]
@@ -157,25 +192,82 @@ class Accord(Method):
         outside: Outside = "body",
         progress: Progress | None = None,
     ) -> Estimate:
-        """Return the posterior mean, as the blocks have learned it, in agreement with the X-rays."""
+        """Return the posterior mean, as the blocks have learned it, in agreement with the X-rays.
+
+        With texture, `samples` are drawn by the flow, and `realism` r brings the volume the part r of the way from the
+        posterior mean to the first of them: no estimate is nearer to the truth at the same distance from the
+        distribution of CTs (Freirich et al. 2021, arXiv 2107.02555, theorem 3).
+        """
         radiograph, centre_mm = about_isocentre(radiograph)
         views = radiograph.views
         images = [image.to(self.anatomy.mean.device) for image in radiograph.images]
         measured = as_line_integrals(images, radiograph.kind, self.anatomy.scene(outside).project(views))
         noise = self.settings.display_noise if radiograph.kind == "display" else None
-        total = 1 + len(self.blocks)
+        count, texture = 0, self.settings.texture
+        if texture is not None and (samples > 1 or self.settings.realism > 0):
+            count = samples
+        steps = Steps(progress, 1 + len(self.blocks) + count * (texture.steps if texture is not None else 0))
         scene = self.start(measured, views, outside, noise)
+        steps.done(1)
         for i in range(len(self.blocks)):
-            if progress is not None:
-                progress(i + 1, total)
             scene, spread = self.run_block(i, scene, measured, views, outside, noise)
+            steps.done(1)
         if not bool(torch.isfinite(scene.mu).all()):
             raise NumericalError("The reconstruction is not finite: are the X-rays line integrals of a usual size?")
-        if progress is not None:
-            progress(total, total)
-        details = {"blocks": len(self.blocks), "consistency": self.settings.consistency.model_dump(mode="json")}
-        std = CTVolume(_HU * self.settings.spread_scale * spread.cpu(), self.grid.shifted(centre_mm))
-        return estimate_of(scene, views, centre_mm, std=std, details=details)
+        drawn = [self._sample(scene, measured, views, outside, noise, rng, steps) for _ in range(count)]
+        grid = self.grid.shifted(centre_mm)
+        if self.settings.realism > 0:
+            r, one = self.settings.realism, drawn[0]
+            scene = replace(scene, mu=scene.mu.lerp(one.mu, r), around=scene.around.lerp(one.around, r))
+        return estimate_of(
+            scene,
+            views,
+            centre_mm,
+            samples=tuple(as_volume(one, grid) for one in drawn) if samples > 1 else (),
+            std=CTVolume(_HU * self.settings.spread_scale * spread.cpu(), grid),
+            details={
+                "blocks": len(self.blocks),
+                "realism": self.settings.realism,
+                "consistency": self.settings.consistency.model_dump(mode="json"),
+            },
+        )
+
+    def _sample(
+        self,
+        mean: Scene,
+        measured: Sequence[Tensor],
+        views: ViewGeometry,
+        outside: Outside,
+        noise: float | None,
+        rng: torch.Generator,
+        steps: Steps,
+    ) -> Scene:
+        """Follow the flow from the posterior mean to a sample; what each step expects is made to agree."""
+        config = self.settings.texture
+        assert config is not None
+        known = {name: tensor[None] for name, tensor in self.known(mean, measured, views).items()}
+        present = known["present"]
+        scene = mean
+
+        def velocity(x: Tensor, t: float) -> Tensor:
+            with torch.autocast(x.device.type, dtype=torch.bfloat16):
+                return self.velocity(x, x.new_full((1,), t), known)
+
+        def between(unit: Tensor, step: int, count: int) -> Tensor:
+            nonlocal scene
+            expected = replace(mean, mu=mu_from_unit(unit[0]))
+            scene = self.anatomy.agree(expected, measured, views, outside, config.consistency, noise)
+            steps.done(1)
+            return to_unit_range(mu_to_hu(scene.mu))[None]
+
+        start = present + config.noise * torch.randn(present.shape, generator=rng).to(present)
+        follow(velocity, start, config.steps, between=between)
+        return scene
+
+
+def _channels(side: int, volumes: int) -> int:
+    """Return how many numbers a network is told at a place of `side`^3 voxels of some volumes."""
+    return volumes * side**3 + 2 * DIRECTIONS + 5
 
 
 def _coarser(grid: VolumeGrid, factor: int) -> VolumeGrid:

@@ -17,7 +17,7 @@ from voxray.errors import NumericalError
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.anatomy import Anatomy
-from voxray.methods.base import Estimate, Method, Outside, Progress, about_isocentre, as_volume, estimate_of
+from voxray.methods.base import Estimate, Method, Outside, Progress, Steps, about_isocentre, as_volume, estimate_of
 from voxray.methods.dvg.autoencoding import autoencoder_stage
 from voxray.methods.dvg.config import DvgConfig
 from voxray.methods.dvg.lifting import lift, lift_new
@@ -231,7 +231,7 @@ class Dvg(Method):
         images = [image.to(self.anatomy.mean.device) for image in radiograph.images]
         measured = as_line_integrals(images, radiograph.kind, self.anatomy.scene(outside).project(views))
         count = max(config.ensemble, samples) if self.denoiser is not None else 1
-        steps = _Steps(progress, 1 + (config.sampler.steps if self.denoiser is not None else 0) + count)
+        steps = Steps(progress, 1 + (config.sampler.steps if self.denoiser is not None else 0) + count)
 
         rough = config.consistency.display_noise if radiograph.kind == "display" else None
         lifted, around = lift(config.lift, self.anatomy, measured, views, outside, noise=rough)
@@ -273,7 +273,7 @@ class Dvg(Method):
         count: int,
         rng: torch.Generator,
         between: Between | None,
-        steps: "_Steps",
+        steps: Steps,
     ) -> Float[Tensor, "n c Z Y X"]:
         repeated = {key: value.expand(count, *value.shape[1:]) for key, value in conditions.items()}
         z_in = conditions["z_in"]
@@ -312,18 +312,6 @@ class Dvg(Method):
                 "consistency": self.settings.consistency.model_dump(mode="json"),
             },
         )
-
-
-class _Steps:
-    """Counts what is done, for the progress bar."""
-
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self.progress, self.total, self.count = progress, total, 0
-
-    def done(self, steps: int) -> None:
-        self.count += steps
-        if self.progress is not None:
-            self.progress(self.count, self.total)
 
 
 def _in_bf16(where: Tensor) -> torch.autocast:
