@@ -28,8 +28,8 @@ def test_every_shipped_recipe_loads_builds_and_comes_back(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
     assert recipe.description
-    small = load_recipe(name, ["grid.shape=[16, 16, 16]", "grid.spacing_mm=20"])
-    assert small.build().grid.shape == (16, 16, 16)
+    small = load_recipe(name, ["grid.shape=[32, 32, 32]", "grid.spacing_mm=10"])
+    assert small.build().grid.shape == (32, 32, 32)
     again = parse_recipe(recipe.to_yaml(), "again")
     assert again.to_yaml() == recipe.to_yaml()
     assert again.method_config() == recipe.method_config()
