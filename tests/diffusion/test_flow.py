@@ -45,12 +45,6 @@ def test_what_is_known_of_the_end_is_kept() -> None:
     assert seen == [(0, 4), (1, 4), (2, 4), (3, 4)]
 
 
-def test_progress_is_told() -> None:
-    told: list[tuple[int, int]] = []
-    follow(lambda x, t: x, torch.zeros(1, 1), 2, progress=lambda *now: told.append(now))
-    assert told == [(1, 2), (2, 2)]
-
-
 def test_N11_a_flow_that_leaves_the_finite_numbers_is_stopped() -> None:
     with pytest.raises(NumericalError, match=r"step 2 of 3 \(t = 0.33\)"):
         follow(lambda x, t: x / (0.0 if t > 0 else 1.0), torch.ones(1, 1), 3)

@@ -6,10 +6,9 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from voxray.errors import NumericalError
+from voxray.diffusion.sampling import Between, finite
 
 Velocity = Callable[[Float32[Tensor, "batch ..."], float], Float[Tensor, "batch ..."]]
-Between = Callable[[Float32[Tensor, "batch ..."], int, int], Float32[Tensor, "batch ..."]]
 
 
 def on_path(
@@ -33,9 +32,7 @@ def follow(
     velocity: Velocity,
     start: Float[Tensor, "batch ..."],
     steps: int,
-    *,
     between: Between | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Float32[Tensor, "batch ..."]:
     """Return x_1: the flow is followed from x_0 in steps of Euler.
 
@@ -47,7 +44,6 @@ def follow(
         start: x_0.
         steps: calls of the network.
         between: called with (expected x_1, step from 0, steps); what it returns takes its place.
-        progress: called with (steps done, steps).
 
     Raises:
         NumericalError: if the network or `between` returns something that is not finite.
@@ -55,15 +51,9 @@ def follow(
     x = start.float()
     for step in range(steps):
         t = step / steps
-        end = x + (1 - t) * velocity(x, t).float()
+        where = f"step {step + 1} of {steps} (t = {t:.2f})"
+        end = finite(x + (1 - t) * velocity(x, t).float(), "the network", where)
         if between is not None:
-            end = between(end, step, steps)
-        if not bool(torch.isfinite(end).all()):
-            raise NumericalError(
-                f"The flow left the finite numbers in step {step + 1} of {steps} (t = {t:.2f}): the weights may be "
-                "damaged."
-            )
+            end = finite(between(end, step, steps), "the correction between steps", where)
         x = x.lerp(end, 1 / (steps - step))
-        if progress is not None:
-            progress(step + 1, steps)
     return x

@@ -100,11 +100,11 @@ def draw(
     for step, index in enumerate(reversed(range(steps))):
         t = torch.full(shape[:1], times[index], device=device)
         where = f"step {step + 1} of {steps} (t = {times[index]}, sigma = {float(process.sigma[times[index]]):.4f})"
-        x0 = _finite(process.to_sample(denoise(x, t), x, t), "the network", where)
+        x0 = finite(process.to_sample(denoise(x, t), x, t), "the network", where)
         if process.clamp is not None:
             x0 = x0.clamp(-process.clamp, process.clamp)
         if between is not None:
-            x0 = _finite(between(x0, step, steps), "the correction between steps", where)
+            x0 = finite(between(x0, step, steps), "the correction between steps", where)
         x = back(x0, index, x, streams)
         if progress is not None:
             progress(step + 1, steps)
@@ -133,7 +133,8 @@ def _seed(rng: torch.Generator) -> int:
     return int(torch.randint(2**63 - 1, (), generator=rng))
 
 
-def _finite(x0: Tensor, source: str, where: str) -> Tensor:
+def finite(x0: Tensor, source: str, where: str) -> Tensor:
+    """Return x0; raise `NumericalError` that names its source if it holds infinity or NaN."""
     if not bool(torch.isfinite(x0).all()):
         raise NumericalError(
             f"Sampling left the finite numbers: {source} returned infinity or NaN in {where}. The weights may be "

@@ -16,7 +16,7 @@ class PatchUNet(nn.Module):
     untrained network changes nothing.
 
     Args:
-        features: channels, from fine to coarse; each half as fine as the one before.
+        features: channels of five levels, each half as fine as the one before.
         channels: of the input, on the coarse grid.
         patch: voxels along each side of a patch.
         volumes: how many are returned.

@@ -11,11 +11,11 @@ class BlockConfig(MethodConfig):
 
     patch: int = Field(default=2, gt=0, description="voxels along each axis that share a place in the network")
     features: tuple[int, int, int, int, int] = Field(
-        default=(16, 32, 64, 128, 128), strict=False, description="channels, from fine to coarse; each half the last"
+        default=(16, 32, 64, 128, 256), strict=False, description="channels, from fine to coarse; each half the last"
     )
     spread_weight: float = Field(default=0.1, gt=0, description="of the loss of the spread, beside that of the mean")
     training: StageOptions = StageOptions(
-        steps=12000, batch_size=1, learning_rate=1e-3, warmup=100, decay="cosine", ema=0.995
+        steps=7500, batch_size=1, learning_rate=1e-3, warmup=100, decay="cosine", ema=0.995
     )
 
 
@@ -33,7 +33,7 @@ class TextureConfig(MethodConfig):
         description="of what each step expects as the sample",
     )
     training: StageOptions = StageOptions(
-        steps=12000, batch_size=1, learning_rate=1e-3, warmup=100, decay="cosine", ema=0.995
+        steps=7500, batch_size=1, learning_rate=1e-3, warmup=100, decay="cosine", ema=0.995
     )
 
 

@@ -195,8 +195,8 @@ class Accord(Method):
         """Return the posterior mean, as the blocks have learned it, in agreement with the X-rays.
 
         With texture, `samples` are drawn by the flow, and `realism` r brings the volume the part r of the way from the
-        posterior mean to the first of them: no estimate is nearer to the truth at the same distance from the
-        distribution of CTs (Freirich et al. 2021, arXiv 2107.02555, theorem 3).
+        posterior mean to the first of them. With the ideal flow (optimal transport) no estimate is nearer to the truth
+        at the same distance from the distribution of CTs (Freirich et al. 2021, arXiv 2107.02555).
         """
         radiograph, centre_mm = about_isocentre(radiograph)
         views = radiograph.views

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -37,26 +38,20 @@ def smear(
         rays and smeared, entries xx, yy, zz, xy, xz, yz, patient LPS; smeared in the images' unit.
     """
     device = images[0].device
-    axes = [torch.arange(n, dtype=torch.float64) for n in grid.shape]
-    k, j, i = torch.meshgrid(*axes, indexing="ij")
-    places = torch.from_numpy(grid.index_to_mm(torch.stack([i, j, k], -1).numpy())).float().to(device)
+    k, j, i = np.meshgrid(*map(np.arange, grid.shape), indexing="ij")
+    places = grid.index_to_mm(np.stack([i, j, k], axis=-1))
     rays, smeared = (torch.zeros(DIRECTIONS, *grid.shape, device=device) for _ in range(2))
-    for n, (image, (rows, columns)) in enumerate(zip(images, views.shapes, strict=True)):
-        source, centre, u, v = (
-            torch.tensor(vector[n], dtype=torch.float32, device=device)
-            for vector in (views.source_mm, views.centre_mm, views.u_mm, views.v_mm)
-        )
-        ray = places - source
-        normal = torch.linalg.cross(u, v)
-        reach = torch.dot(centre - source, normal) / (ray @ normal)
-        on_detector = ray * reach[..., None] + (source - centre)
-        pixel = on_detector @ torch.linalg.pinv(torch.stack([u, v], -1)).T  # column and row, from the middle
-        place = pixel * pixel.new_tensor([2 / columns, 2 / rows])
-        seen = (reach > 0) & (place.abs() <= 1).all(-1)
+    for n, (image, shape) in enumerate(zip(images, views.shapes, strict=True)):
+        away, normal = places - views.source_mm[n], np.cross(views.u_mm[n], views.v_mm[n])
+        ahead = (away @ normal) * np.dot(views.centre_mm[n] - views.source_mm[n], normal) > 0
+        # -1 and 1 are the edges of the detector, (row, column).
+        place = (2 * views.project_mm(places, n) + 1) / shape - 1
+        seen = torch.from_numpy(ahead & (np.abs(place) <= 1).all(-1)).to(device)
+        columns_first = torch.from_numpy(place[..., ::-1].astype(np.float32)).to(device)
         value = F.grid_sample(
-            image[None, None].float(), place.reshape(1, 1, -1, 2), padding_mode="border", align_corners=False
+            image[None, None].float(), columns_first.reshape(1, 1, -1, 2), padding_mode="border", align_corners=False
         ).reshape(grid.shape)
-        unit = F.normalize(ray, dim=-1)
+        unit = F.normalize(torch.from_numpy(away.astype(np.float32)).to(device), dim=-1)
         outer = torch.stack([unit[..., a] * unit[..., b] for a, b in _PAIRS]) * seen
         rays += outer
         smeared += outer * value
