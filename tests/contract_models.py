@@ -71,7 +71,7 @@ def _small_accord(config: MethodConfig, brief: bool) -> list[str]:
     block = f"{{patch: 1, features: [8, 8, 8, 8, 8], training: {training}}}"
     return [
         "config.anatomy.spacing_mm=20.0", "config.start.lengths_mm=[20.0]", "config.consistency.lengths_mm=[20.0]",
-        f"config.blocks=[{block}, {block}]",
+        f"config.blocks=[{block}, {block}]", f"config.texture={block}",
     ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from trial_maker import BODY, BONE, GRID, LUNGS, chest, make_trial
 
-from voxray.evaluation.calibration import METRICS, coverage, half_width, width_hu
+from voxray.evaluation.calibration import METRICS, coverage, half_width, std_factor, width_hu
 
 
 def scores(*args: torch.Tensor, **kwargs: torch.Tensor) -> dict[str, float | None]:
@@ -38,6 +38,23 @@ def test_O5_a_calibrated_uncertainty_covers_what_it_says_and_half_of_it_covers_l
         assert found[f"coverage{level}_body"] == pytest.approx(level, abs=5 * 0.43)
     assert scores(truth, hu, std=std / 2)["coverage90_body"] == pytest.approx(58.9, abs=5 * 0.43)
     assert found["width90"] == pytest.approx(2 * 1.6449 * 30, abs=0.01)
+
+
+@pytest.mark.parametrize("times", [0.5, 1.0, 3.0])
+def test_O5_the_factor_makes_it_cover_what_it_says(times: float) -> None:
+    std, truth = torch.full(GRID.shape, 30.0), chest()
+    hu = truth + 30 * torch.randn(GRID.shape, generator=torch.Generator().manual_seed(0))
+    factor = scores(truth, hu, std=times * std)["std_factor90"]
+    assert factor == pytest.approx(1 / times, rel=0.03)
+    assert scores(truth, hu, std=factor * times * std)["coverage90_body"] == pytest.approx(90, abs=0.02)
+
+
+def test_O5_the_factor_by_hand() -> None:
+    """Of ten errors of 1 to 10 standard deviations, an interval of 9.5 holds nine; the tenth decides."""
+    errors, nothing = torch.arange(1.0, 11.0), torch.zeros(10)
+    assert std_factor(errors, nothing, torch.ones(10), 90) == pytest.approx(10 / 1.6449, rel=1e-4)
+    assert std_factor(errors, nothing, torch.ones(10), 50) == pytest.approx(6 / 0.6745, rel=1e-4)
+    assert std_factor(nothing, nothing, nothing, 90) == 0
 
 
 def test_O5_each_tissue_for_itself() -> None:

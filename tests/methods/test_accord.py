@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_models import GRID, SETUP, patient, rng, xrays_of
 
+from voxray.data.dataset import TrainingSample
 from voxray.errors import RecipeError
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.methods.accord import Accord
@@ -28,14 +29,14 @@ TEXTURE = TextureConfig(
 )
 
 
-def method(*blocks: BlockConfig, **settings: Any) -> Accord:
+def method(*blocks: BlockConfig, grid: VolumeGrid = GRID, **settings: Any) -> Accord:
     """Return an untrained method that knows the mean anatomy of three patients."""
     agreement = AgreementConfig(lengths_mm=(20.0,), scale=1.0)
     config = AccordConfig(
         anatomy=AnatomyConfig(spacing_mm=20.0), start=agreement, blocks=blocks or (SMALL,), consistency=agreement,
         **settings,
     )  # fmt: skip
-    made = Accord(config, GRID)
+    made = Accord(config, grid)
     made.anatomy.fit([patient(seed) for seed in range(3)], None)
     return made.eval()
 
@@ -174,16 +175,40 @@ def test_a_batch_is_the_same_as_one_after_another() -> None:
                 assert torch.allclose(together[i], apart[0], atol=1e-4)
 
 
+def test_a_coarse_block_learns_averages_of_voxels_and_hands_on_a_finer_volume() -> None:
+    grid = VolumeGrid.centred(shape=(64, 64, 64), spacing_mm=5.0)
+    made = method(BlockConfig(coarser=2, patch=1, features=(8, 8, 8, 8, 8)), SMALL, grid=grid)
+    case = patient(20)
+    radiograph = xrays_of(case, VIEWS)
+    hu = case.volume.hu[None].repeat_interleave(2, 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    sample = TrainingSample((case.id,), hu, tuple(i[None] for i in radiograph.images), (VIEWS,), grid, "body")
+    with torch.no_grad():
+        coarse, fine = (stage.preparation.make(sample) for stage in made.stages() if isinstance(stage, GradientStage))
+    assert torch.allclose(coarse["truth"], to_unit_range(case.volume.hu), atol=1e-6)
+    assert torch.equal(fine["truth"], to_unit_range(hu[0]))
+    assert coarse["present"].shape == (32, 32, 32)
+    assert fine["present"].shape == grid.shape
+    for item in (coarse, fine):  # both are nearer to the truth than its mean
+        assert (item["present"] - item["truth"]).square().mean() < 0.8 * item["truth"].var()
+    assert made.reconstruct(radiograph, rng=rng()).volume.hu.shape == grid.shape
+
+
+def test_the_last_block_works_on_the_voxels_of_the_result() -> None:
+    with pytest.raises(ValueError, match="its `coarser` is 1"):
+        AccordConfig(blocks=(BlockConfig(coarser=2),))
+
+
 def test_a_grid_that_does_not_halve_is_refused() -> None:
     config = AccordConfig(blocks=(BlockConfig(patch=2),))
-    with pytest.raises(RecipeError, match="multiples of 32"):
-        Accord(config, VolumeGrid.centred(shape=(36, 32, 32), spacing_mm=10.0))
+    for side in (72, 32):  # 32: nothing but one voxel would be left at the lowest level
+        with pytest.raises(RecipeError, match="multiples of 32 voxels, from 64 on"):
+            Accord(config, VolumeGrid.centred(shape=(side, 64, 64), spacing_mm=5.0))
 
 
 def test_the_recipe_has_the_size_that_the_page_says() -> None:
     with torch.device("meta"):
         made = load_recipe("accord").build()
-    assert sum(p.numel() for p in made.parameters()) == pytest.approx(5.4e6, rel=0.02)
+    assert sum(p.numel() for p in made.parameters()) == pytest.approx(10.0e6, rel=0.02)
 
 
 def test_a_block_begins_with_nothing_to_add() -> None:

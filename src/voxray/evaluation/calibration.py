@@ -39,8 +39,30 @@ def coverage(
         std: standard deviation in HU.
         level: percent.
     """
-    error = (image.clamp_min(VACUUM_HU) - truth.clamp_min(VACUUM_HU)).abs()
-    return 100 * float((error <= half_width(level) * std).double().mean())
+    return 100 * float((_error_hu(image, truth) <= half_width(level) * std).double().mean())
+
+
+def std_factor(
+    image: Float[Tensor, "*shape"], truth: Float[Tensor, "*shape"], std: Float[Tensor, "*shape"], level: float
+) -> float:
+    """Return the factor of the standard deviation with which the interval of `coverage` holds `level` percent.
+
+    The mean over patients is what to multiply a method's standard deviation by for others like them (conformal
+    prediction with the error in standard deviations as its score: Angelopoulos and Bates 2021, arXiv 2107.07511, 2.3).
+
+    Args:
+        image: HU.
+        truth: HU.
+        std: standard deviation in HU.
+        level: percent.
+    """
+    error = _error_hu(image, truth)
+    scores = (error / std).where(error > 0, error).flatten()
+    return float(scores.sort().values[min(len(scores) - 1, int(level / 100 * len(scores)))]) / half_width(level)
+
+
+def _error_hu(image: Float[Tensor, "*shape"], truth: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    return (image.clamp_min(VACUUM_HU) - truth.clamp_min(VACUUM_HU)).abs()
 
 
 def width_hu(std: Float[Tensor, "*shape"], level: float) -> float:
@@ -66,6 +88,13 @@ def _coverage(level: float, region: Region | None) -> Callable[[Trial], float | 
     return of
 
 
+def _factor90(trial: Trial) -> float | None:
+    std, mask = trial.estimate.std, _mask(trial, "body")
+    if std is None or not bool(mask.any()):
+        return None
+    return std_factor(trial.hu[mask], trial.truth[mask], std.hu[mask], 90)
+
+
 def _width90(region: Region) -> Callable[[Trial], float | None]:
     def of(trial: Trial) -> float | None:
         std, mask = trial.estimate.std, _mask(trial, region)
@@ -80,6 +109,10 @@ _PLACES: dict[Region | None, str] = {
 }  # fmt: skip
 
 METRICS: tuple[Metric, ...] = (
+    Metric("std_factor90", "factor of std for 90 %", "", None,
+           "What the method's standard deviation is to be multiplied by, so that the 90 % interval of a Gaussian holds "
+           "90 % of the true body; 1 if it is calibrated.",
+           _factor90, 2),
     *(
         Metric(f"coverage{level}_{region}" if region else f"coverage{level}",
                f"coverage of {level} %, {region or 'cube'}", "%", None,

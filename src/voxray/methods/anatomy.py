@@ -68,11 +68,10 @@ class Anatomy(nn.Module):
         self.mean.copy_(total / n)
         self.std.copy_(((squares / n - (total / n).square()).clamp_min(0) * n / max(n - 1, 1)).sqrt())
 
-    def scene(self, outside: Outside) -> Scene:
-        """Return the mean anatomy, per mm."""
-        return mean_scene(
-            interpolate_onto(self.mean, self.support, self.grid), self.grid, self.mean, self.support, outside
-        )
+    def scene(self, outside: Outside, grid: VolumeGrid | None = None) -> Scene:
+        """Return the mean anatomy, per mm; on another grid of the same box where one is given."""
+        grid = grid or self.grid
+        return mean_scene(interpolate_onto(self.mean, self.support, grid), grid, self.mean, self.support, outside)
 
     def variations(self, outside: Outside, lengths_mm: Sequence[float], scale: float = 1.0) -> list[Variation]:
         """Return smooth random changes of the voxels, per mm; each length has an equal part of the variance.

@@ -9,9 +9,10 @@ from voxray.methods.stages import MethodConfig, StageOptions
 class BlockConfig(MethodConfig):
     """A network that improves a volume, and its training."""
 
+    coarser: int = Field(default=1, gt=0, description="its voxels are cubes of so many voxels of the result")
     patch: int = Field(default=2, gt=0, description="voxels along each axis that share a place in the network")
     features: tuple[int, int, int, int, int] = Field(
-        default=(16, 32, 64, 128, 256), strict=False, description="channels, from fine to coarse; each half the last"
+        default=(16, 32, 64, 128, 128), strict=False, description="channels, from fine to coarse; each half the last"
     )
     spread_weight: float = Field(default=0.1, gt=0, description="of the loss of the spread, beside that of the mean")
     training: StageOptions = StageOptions(
@@ -24,7 +25,7 @@ class TextureConfig(MethodConfig):
 
     patch: int = Field(default=2, gt=0, description="voxels along each axis that share a place in the network")
     features: tuple[int, int, int, int, int] = Field(
-        default=(16, 32, 64, 128, 256), strict=False, description="channels, from fine to coarse; each half the last"
+        default=(16, 32, 64, 128, 128), strict=False, description="channels, from fine to coarse; each half the last"
     )
     noise: float = Field(default=0.05, ge=0, description="added to the mean where the flow begins, of the range 0..1")
     steps: int = Field(default=5, gt=0, description="of Euler, from the mean to a sample")
@@ -54,7 +55,9 @@ class AccordConfig(MethodConfig):
     display_noise: float = Field(default=0.15, gt=0, description="noise of display values, whose scale is a guess")
 
     @model_validator(mode="after")
-    def _realism_needs_texture(self) -> "AccordConfig":
+    def _fits_together(self) -> "AccordConfig":
+        if self.blocks[-1].coarser != 1:
+            raise ValueError("the last block works on the voxels of the result: its `coarser` is 1")
         if self.realism and self.texture is None:
             raise ValueError("realism above 0 needs a texture stage, which this model has not")
         return self

@@ -59,12 +59,15 @@ class Accord(Method):
     def __init__(self, config: AccordConfig, grid: VolumeGrid) -> None:
         super().__init__(config, grid)
         self.settings = config
-        sides = [block.patch for block in config.blocks]
+        sides = [block.coarser * block.patch for block in config.blocks]
         if config.texture is not None:
             sides.append(config.texture.patch)
         least = 16 * max(sides)
-        if any(n % least for n in grid.shape):
-            raise RecipeError(f"The sides of accord's grid are multiples of {least} voxels, not {grid.shape}.")
+        if any(n % least or n == least for n in grid.shape):
+            raise RecipeError(
+                f"The sides of accord's grid are multiples of {least} voxels, from {2 * least} on, not {grid.shape}."
+            )
+        self.grids = [_coarser(grid, block.coarser) for block in config.blocks]
         self.anatomy = Anatomy(config.anatomy, grid)
         self.blocks = nn.ModuleList(
             PatchUNet(block.features, _channels(block.patch, volumes=2), block.patch, volumes=2)
@@ -78,16 +81,17 @@ class Accord(Method):
     # ---------------------------------------------------------------- parts
 
     def start(self, measured: Sequence[Tensor], views: ViewGeometry, outside: Outside, noise: float | None) -> Scene:
-        """Return x_0: the mean anatomy made to agree with the X-rays."""
-        return self.anatomy.agree(self.anatomy.scene(outside), measured, views, outside, self.settings.start, noise)
+        """Return x_0: the mean anatomy made to agree with the X-rays, on the first block's grid."""
+        mean = self.anatomy.scene(outside, self.grids[0])
+        return self.anatomy.agree(mean, measured, views, outside, self.settings.start, noise)
 
     def known(self, scene: Scene, measured: Sequence[Tensor], views: ViewGeometry) -> Item:
         """Return what a block is told of a scene: the volume (0..1), the residual, smeared X-rays, ray directions."""
-        rays, smeared = smear(measured, views, _coarser(self.grid, _COARSER))
+        rays, smeared = smear(measured, views, _coarser(scene.grid, _COARSER))
         residual = [(m - p) / len(views) for m, p in zip(measured, scene.project(views), strict=True)]
         return {
             "present": to_unit_range(mu_to_hu(scene.mu)),
-            "residual": (back_project(residual, Projector(self.grid, views)) * _RESIDUAL).clamp(-_MOST, _MOST),
+            "residual": (back_project(residual, Projector(scene.grid, views)) * _RESIDUAL).clamp(-_MOST, _MOST),
             "smeared": (smeared * _THICKNESS).clamp(-_MOST, _MOST),
             "rays": rays,
         }
@@ -110,7 +114,7 @@ class Accord(Method):
         volumes = patches(torch.stack([known["present"], known["residual"], *more], 1), side)
         shape = volumes.shape[2:]
         seen = F.interpolate(torch.cat([known["smeared"], known["rays"]], 1), shape, mode="trilinear")
-        place = self._place(_coarser(self.grid, side)).expand(len(volumes), -1, *shape)
+        place = self._place(_coarser(self.grid, self.grid.shape[0] // shape[0])).expand(len(volumes), -1, *shape)
         return torch.cat([volumes, seen, place], 1)
 
     def _place(self, grid: VolumeGrid) -> Float[Tensor, "5 z y x"]:
@@ -129,6 +133,7 @@ class Accord(Method):
         noise: float | None = None,
     ) -> tuple[Scene, Float[Tensor, "z y x"]]:
         """Return the scene after a block and agreement with the X-rays, and each voxel's standard deviation (0..1)."""
+        scene = _onto(scene, self.grids[block])
         known = {name: tensor[None] for name, tensor in self.known(scene, measured, views).items()}
         with torch.autocast(scene.mu.device.type, dtype=torch.bfloat16):
             unit, spread = (volumes[0] for volumes in self.improve(block, known))
@@ -156,11 +161,11 @@ class Accord(Method):
             return {"loss": mean + config.spread_weight * likely.mean(), "mean": mean, "spread": likely.mean()}
 
         def preview(batch: Batch) -> dict[str, Tensor]:
-            middle = self.grid.shape[1] // 2
+            middle = self.grids[i].shape[1] // 2
             volumes = {"truth": batch["truth"], "present": batch["present"], "improved": self.improve(i, batch)[0]}
             return {name: volume[0, :, middle].flip(0).clamp(0, 1) for name, volume in volumes.items()}
 
-        preparation = Preparation(f"block-{i + 1}", partial(self._prepare, i))
+        preparation = Preparation(f"block-{i + 1}", partial(self._prepare, i, self.grids[i]))
         return GradientStage(f"block-{i + 1}", net, preparation, loss, config.training, preview=preview)
 
     def _texture_stage(self, net: nn.Module, config: TextureConfig) -> GradientStage:
@@ -170,15 +175,17 @@ class Accord(Method):
             x, target = on_path(batch["present"] + config.noise * noise, batch["truth"], t)
             return {"loss": ((self.velocity(x, t, batch) - target) / _CHANGE).square().mean()}
 
-        preparation = Preparation("texture", partial(self._prepare, len(self.blocks)))
+        preparation = Preparation("texture", partial(self._prepare, len(self.blocks), self.grid))
         return GradientStage("texture", net, preparation, loss, config.training)
 
-    def _prepare(self, block: int, sample: TrainingSample) -> Item:
+    def _prepare(self, blocks: int, grid: VolumeGrid, sample: TrainingSample) -> Item:
+        """Return the truth on a grid, and what is known there after some blocks."""
         measured, views = [image[0] for image in sample.images], sample.views[0]
         scene = self.start(measured, views, sample.outside, None)
-        for i in range(block):
+        for i in range(blocks):
             scene, _ = self.run_block(i, scene, measured, views, sample.outside)
-        return {"truth": to_unit_range(sample.hu[0]), **self.known(scene, measured, views)}
+        truth = F.avg_pool3d(to_unit_range(sample.hu)[None], self.grid.shape[0] // grid.shape[0])[0, 0]
+        return {"truth": truth, **self.known(_onto(scene, grid), measured, views)}
 
     # ---------------------------------------------------------------- inference
 
@@ -268,6 +275,12 @@ class Accord(Method):
 def _channels(side: int, volumes: int) -> int:
     """Return how many numbers a network is told at a place of `side`^3 voxels of some volumes."""
     return volumes * side**3 + 2 * DIRECTIONS + 5
+
+
+def _onto(scene: Scene, grid: VolumeGrid) -> Scene:
+    """Return the scene with its volume interpolated onto a finer grid of the same box."""
+    mu = F.interpolate(scene.mu[None, None], grid.shape, mode="trilinear")[0, 0]
+    return replace(scene, mu=mu, grid=grid)
 
 
 def _coarser(grid: VolumeGrid, factor: int) -> VolumeGrid:
