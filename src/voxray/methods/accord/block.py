@@ -1,6 +1,8 @@
 """The network of a block and of the texture: from what is known of a volume to what is to be added to it."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -11,12 +13,13 @@ class PatchUNet(nn.Module):
     """A 3D U-Net on patches of voxels.
 
     Volumes come with all voxels of a patch as channels of one place (`patches`), so that the network works on a
-    grid that is coarser by `patch` and yet sees and returns every voxel. MONAI's `BasicUNet` (after Falk et al. 2019,
-    doi 10.1038/s41592-018-0261-2) with instance normalisation. Its last convolution begins at zero, so that an
-    untrained network changes nothing.
+    grid that is coarser by `patch` and yet sees and returns every voxel. Blocks are those of nnU-Net (Isensee et al.
+    2021, doi 10.1038/s41592-020-01008-z: two convolutions with instance normalisation, strides between levels), as
+    MONAI has them; its `DynUNet` puts each weight into the state twice. The last convolution begins at zero, so that
+    an untrained network changes nothing.
 
     Args:
-        features: channels of five levels, each half as fine as the one before.
+        features: channels of the levels, each half as fine as the one before.
         channels: of the input, on the coarse grid.
         patch: voxels along each side of a patch.
         volumes: how many are returned.
@@ -25,18 +28,31 @@ class PatchUNet(nn.Module):
     def __init__(self, features: Sequence[int], channels: int, patch: int, volumes: int) -> None:
         super().__init__()
         self.patch, self.volumes = patch, volumes
-        from monai.networks.nets import BasicUNet  # slow to import
+        from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetUpBlock  # slow to import
 
-        self.net = BasicUNet(
-            spatial_dims=3, in_channels=channels, out_channels=volumes * patch**3, upsample="nontrainable",
-            features=(*features, features[0]), norm=("instance", {"affine": True}),
-        )  # fmt: skip
-        nn.init.zeros_(self.net.final_conv.weight)
-        nn.init.zeros_(self.net.final_conv.bias)
+        norm = ("instance", {"affine": True})
+        self.downs = nn.ModuleList(
+            UnetBasicBlock(3, before, own, kernel_size=3, stride=1 if level == 0 else 2, norm_name=norm)
+            for level, (before, own) in enumerate(pairwise([channels, *features]))
+        )
+        self.ups = nn.ModuleList(
+            UnetUpBlock(3, before, own, kernel_size=3, stride=2, upsample_kernel_size=2, norm_name=norm)
+            for before, own in pairwise(reversed(features))
+        )
+        self.last = nn.Conv3d(features[0], volumes * patch**3, 1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(cast(Tensor, self.last.bias))
 
     def forward(self, x: Float[Tensor, "b c z y x"]) -> tuple[Float[Tensor, "b Z Y X"], ...]:
         """Return the volumes, in float32."""
-        return tuple(from_patches(part, self.patch) for part in self.net(x).float().chunk(self.volumes, dim=1))
+        levels = []
+        for down in self.downs:
+            x = down(x)
+            levels.append(x)
+        x = levels.pop()
+        for up in self.ups:
+            x = up(x, levels.pop())
+        return tuple(from_patches(part, self.patch) for part in self.last(x).float().chunk(self.volumes, dim=1))
 
 
 def patches(volumes: Float[Tensor, "b c Z Y X"], side: int) -> Float[Tensor, "b cp z y x"]:

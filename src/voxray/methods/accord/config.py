@@ -6,27 +6,34 @@ from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
 from voxray.methods.stages import MethodConfig, StageOptions
 
 
-class BlockConfig(MethodConfig):
+class _UNetConfig(MethodConfig):
+    """A U-Net on patches."""
+
+    patch: int = Field(default=2, gt=0, description="voxels along each axis that share a place in the network")
+    features: tuple[int, ...] = Field(
+        default=(16, 32, 64, 128, 128), strict=False, min_length=2,
+        description="channels, from fine to coarse; each half the last",
+    )  # fmt: skip
+
+    @property
+    def lowest(self) -> int:
+        """Return how many voxels, along each axis, are one at the lowest level."""
+        return int(self.patch * 2 ** (len(self.features) - 1))
+
+
+class BlockConfig(_UNetConfig):
     """A network that improves a volume, and its training."""
 
     coarser: int = Field(default=1, gt=0, description="its voxels are cubes of so many voxels of the result")
-    patch: int = Field(default=2, gt=0, description="voxels along each axis that share a place in the network")
-    features: tuple[int, int, int, int, int] = Field(
-        default=(16, 32, 64, 128, 128), strict=False, description="channels, from fine to coarse; each half the last"
-    )
     spread_weight: float = Field(default=0.1, gt=0, description="of the loss of the spread, beside that of the mean")
     training: StageOptions = StageOptions(
         steps=7500, batch_size=1, learning_rate=1e-3, warmup=100, decay="cosine", ema=0.995
     )
 
 
-class TextureConfig(MethodConfig):
+class TextureConfig(_UNetConfig):
     """A rectified flow from the posterior mean to volumes that look like CTs, and its training."""
 
-    patch: int = Field(default=2, gt=0, description="voxels along each axis that share a place in the network")
-    features: tuple[int, int, int, int, int] = Field(
-        default=(16, 32, 64, 128, 128), strict=False, description="channels, from fine to coarse; each half the last"
-    )
     noise: float = Field(default=0.05, ge=0, description="added to the mean where the flow begins, of the range 0..1")
     steps: int = Field(default=5, gt=0, description="of Euler, from the mean to a sample")
     consistency: AgreementConfig = Field(
