@@ -38,7 +38,7 @@ _LOG_MOST = 5.0
 _THICKNESS = 1 / (MU_WATER_PER_MM * 150)
 # HU of the range 0..1.
 _HU = HU_RANGE[1] - HU_RANGE[0]
-# Voxels that a network has along each axis at its lowest level, at least. With 2, gradients of a convolution in bf16 were
+# Voxels that a network has along each axis at its lowest level, at least. With 2, bf16 gradients of a convolution were
 # seen to be wrong by many orders of magnitude (PyTorch 2.13, CPU).
 _LOWEST = 4
 # X-rays are smeared over a grid that is coarser by this.
