@@ -1,5 +1,6 @@
 """Accord: what its blocks are told, and that they change nothing before they have learned."""
 
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from voxray.methods.accord.block import PatchUNet, from_patches, patches
 from voxray.methods.accord.config import AccordConfig, BlockConfig, TextureConfig
 from voxray.methods.accord.rays import smear
 from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
-from voxray.methods.stages import GradientStage
+from voxray.methods.stages import GradientStage, StageOptions
 from voxray.physics.attenuation import hu_to_mu, mu_to_hu, to_unit_range
 from voxray.physics.projector import Projector
 from voxray.recipes import load_recipe
@@ -236,6 +237,31 @@ def test_a_block_of_several_networks_says_their_mean_and_each_learns_by_itself()
     second.loss(batch, 0, rng())["loss"].backward()
     assert all(p.grad is None for p in first.network.parameters())
     assert all(p.grad is not None for p in second.network.parameters())
+
+
+def test_networks_may_be_trained_again_on_other_samples() -> None:
+    again = StageOptions(steps=3, first_variant=7)
+    made = method(SMALL.model_copy(update={"more": (SMALL.training,), "again": again}))
+    stages = [stage for stage in made.stages() if isinstance(stage, GradientStage)]
+    assert [stage.name for stage in stages] == ["block-1", "block-1-again", "block-1-2", "block-1-2-again"]
+    assert stages[0].network is stages[1].network
+    assert stages[2].network is stages[3].network
+    assert stages[1].options == again
+
+
+def test_the_spread_learns_how_far_nine_of_ten_voxels_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = method()
+    stage = next(stage for stage in made.stages() if isinstance(stage, GradientStage))
+    truth = torch.rand(1, 32, 32, 32, generator=rng())
+    error = 0.05 * torch.rand(truth.shape, generator=rng(1)) ** 2
+    ninety = float(error.flatten().quantile(0.9)) / NormalDist().inv_cdf(0.95)
+
+    def loss(spread: float) -> float:
+        monkeypatch.setattr(made, "improve", lambda *_: (truth + error, torch.full_like(truth, spread)))
+        return float(stage.loss({"truth": truth}, 0, rng())["spread"])
+
+    best = loss(ninety)
+    assert all(loss(factor * ninety) > best for factor in (0.5, 0.9, 1.1, 2.0))
 
 
 # ---------------------------------------------------------------- texture

@@ -13,8 +13,8 @@ from tiny_learner import Tiny, tiny_recipe
 from voxray.data.dataset import TrainingSample
 from voxray.data.store import Store
 from voxray.errors import InputError, NumericalError
-from voxray.methods.stages import Item, Preparation
-from voxray.recipes import Recipe
+from voxray.methods.stages import Item, Preparation, StageOptions
+from voxray.recipes import Recipe, load_recipe
 from voxray.recipes.sections import DataRecipe
 from voxray.training import TrainOptions, train_recipe
 from voxray.training.cache import Batches, Items
@@ -141,6 +141,19 @@ def test_the_hash_of_items_changes_with_what_they_are_made_of(
     before, now = hashes(phantoms, tiny_recipe()), hashes(phantoms, change())
     assert before.keys() == {"volumes", "latents"}
     assert {name for name in before if before[name] != now[name]} == changed
+
+
+def test_the_hash_of_items_does_not_change_with_the_training_of_parts_in_a_list(phantoms: Store) -> None:
+    recipe = load_recipe("accord")
+
+    def changed(**block: Any) -> dict[str, str]:
+        blocks = [recipe.method_config().blocks[0].model_copy(update=block), *recipe.method_config().blocks[1:]]
+        other = recipe.model_copy(update={"config": {"blocks": [one.model_dump(mode="json") for one in blocks]}})
+        return item_hashes(Identity.of(recipe, phantoms, "train"), other, recipe.build().stages(), ("", "w"))
+
+    before = changed()
+    assert before == changed(training=StageOptions(steps=3), more=(StageOptions(steps=5),))
+    assert before != changed(features=(8, 8, 8, 8))
 
 
 def test_the_hash_of_items_changes_with_the_weights_and_the_data(phantoms: Store, tmp_path: Path) -> None:

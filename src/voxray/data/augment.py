@@ -109,6 +109,12 @@ class Deformation:
         """Return the deformation that changes nothing."""
         return cls(np.eye(3), np.zeros(3))
 
+    def then(self, matrix: FloatArray, shift: FloatArray) -> "Deformation":
+        """Return this deformation followed by q -> matrix q + shift."""
+        turn = torch.from_numpy(matrix).float()
+        splines = [Spline(torch.einsum("ed,dkji->ekji", turn, s.knots), s.knots_mm) for s in self.splines]
+        return Deformation(matrix @ self.matrix, matrix @ self.shift_mm + shift, tuple(splines))
+
     def box_mm(self, corners_mm: FloatArray) -> FloatArray:
         """Return a box, (2, 3), that holds what comes from within the corners (n, 3) of the patient."""
         inverse = np.linalg.inv(self.matrix)
@@ -150,9 +156,9 @@ def pull(scan: CTVolume, centre_mm: FloatArray, grid: VolumeGrid, deformation: D
         dense = F.avg_pool3d(dense, factors[::-1].tolist(), ceil_mode=True, count_include_pad=False)
     to_index = np.linalg.inv(scan.grid.affine[:3, :3]) / factors[:, None]
     first = scan.grid.mm_to_index(centre_mm) / factors - (factors - 1) / (2 * factors)
-    size = torch.tensor(dense.shape[:1:-1], dtype=torch.float32)
-    points = deformation.points_mm(grid) @ torch.from_numpy(to_index).float().T + torch.from_numpy(first).float()
-    places = (2 * points + 1) / size - 1
+    # -1 and 1 are the edges of the scan.
+    scale = 2 / np.array(dense.shape[:1:-1])
+    places = deformation.then(scale[:, None] * to_index, scale * (first + 0.5) - 1).points_mm(grid)
     return F.grid_sample(dense, places[None], padding_mode="zeros", align_corners=False)[0, 0] + AIR_HU
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from voxray.errors import GeometryError, NumericalError
 from voxray.geometry import ViewGeometry, VolumeGrid
+from voxray.geometry._frozen import FloatArray
 from voxray.physics.projector import Projector
 from voxray.physics.sampling import interpolate
 from voxray.physics.variation import Variation
@@ -186,20 +187,23 @@ def _step_down_to(goal: float, residual: Images, image: Images) -> float:
 
 def inside(coarse: VolumeGrid, grid: VolumeGrid) -> Tensor:
     """Mark the voxels of `coarse` whose centres lie in the box of `grid`; bool (z, y, x)."""
-    index = grid.mm_to_index(_places_mm(coarse))
-    return torch.from_numpy(np.all((index > -0.5) & (index < np.array(grid.shape[::-1]) - 0.5), axis=-1))
+    index = _index_in(grid, coarse)
+    within = (index > -0.5) & (index < np.array(grid.shape[::-1]) - 0.5)
+    return torch.from_numpy(within[..., 0] & within[..., 1] & within[..., 2])
 
 
 def interpolate_onto(values: Float[Tensor, "z y x"], source: VolumeGrid, target: VolumeGrid) -> Float[Tensor, "Z Y X"]:
     """Interpolate trilinearly from one grid onto another; zero beyond the source's."""
-    points = torch.from_numpy(source.mm_to_index(_places_mm(target)).reshape(1, -1, 3)).to(values)
+    points = torch.from_numpy(_index_in(source, target).reshape(1, -1, 3)).to(values)
     return interpolate(values[None], points).reshape(target.shape)
 
 
-def _places_mm(grid: VolumeGrid) -> np.ndarray:
-    """Return the LPS positions of all voxels, (z, y, x, 3)."""
-    k, j, i = np.meshgrid(*map(np.arange, grid.shape), indexing="ij")
-    return grid.index_to_mm(np.stack([i, j, k], axis=-1))
+def _index_in(grid: VolumeGrid, other: VolumeGrid) -> FloatArray:
+    """Return where the voxel centres of another grid are in a grid, (z, y, x, 3) with indices (i, j, k)."""
+    matrix = np.linalg.inv(grid.affine) @ other.affine
+    k, j, i = (np.arange(n, dtype=np.float64) for n in other.shape)
+    parts = k[:, None, None, None] * matrix[:3, 2], j[:, None, None] * matrix[:3, 1], i[:, None] * matrix[:3, 0]
+    return np.asarray(parts[0] + parts[1] + parts[2] + matrix[:3, 3])
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> float:

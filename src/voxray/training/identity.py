@@ -115,12 +115,13 @@ def _chain(stage: AnyStage) -> Iterator[Preparation]:
         preparation = preparation.after
 
 
-def _without_options(config: BaseModel) -> dict[str, Any]:
-    return {
-        name: _without_options(value) if isinstance(value, BaseModel) else config.model_dump(mode="json")[name]
-        for name, value in config
-        if not any(isinstance(one, StageOptions) for one in (value if isinstance(value, tuple) else (value,)))
-    }
+def _without_options(value: Any) -> Any:
+    """Return settings without how stages are trained, in JSON."""
+    if isinstance(value, BaseModel):
+        return {name: _without_options(part) for name, part in value if not isinstance(part, StageOptions)}
+    if isinstance(value, tuple):
+        return [_without_options(part) for part in value if not isinstance(part, StageOptions)]
+    return value
 
 
 def _digest(value: Any) -> str:

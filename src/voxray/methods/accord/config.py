@@ -33,6 +33,9 @@ class BlockConfig(_UNetConfig):
         default=(), strict=False,
         description="trainings of further networks, on the same samples; the block says the mean of all",
     )  # fmt: skip
+    again: StageOptions | None = Field(
+        default=None, description="a second training of each network, from where the first left it, on other samples"
+    )
 
 
 class TextureConfig(_UNetConfig):
