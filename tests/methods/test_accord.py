@@ -18,6 +18,7 @@ from voxray.methods.accord.rays import smear
 from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
 from voxray.methods.stages import GradientStage, StageOptions
 from voxray.physics.attenuation import hu_to_mu, mu_to_hu, to_unit_range
+from voxray.physics.consistency import interpolate_onto
 from voxray.physics.projector import Projector
 from voxray.recipes import load_recipe
 
@@ -262,6 +263,21 @@ def test_the_spread_learns_how_far_nine_of_ten_voxels_are_off(monkeypatch: pytes
 
     best = loss(ninety)
     assert all(loss(factor * ninety) > best for factor in (0.5, 0.9, 1.1, 2.0))
+
+
+def test_where_no_ray_goes_it_is_as_unsure_as_the_anatomy() -> None:
+    made, low = method(), (VIEWS.shapes[0][0] // 2, VIEWS.shapes[0][1])
+    upper = ViewGeometry(
+        VIEWS.source_mm, VIEWS.centre_mm - low[0] / 2 * VIEWS.v_mm, VIEWS.u_mm, VIEWS.v_mm, (low, low), VIEWS.names
+    )
+    images = [image[: low[0]] for image in xrays_of(patient(20), VIEWS).images]
+    with torch.no_grad():
+        made.blocks[0].last.bias.copy_(torch.tensor([0.0, -9.0]))  # nothing to add, and very sure of it
+        _, spread = made.run_block(0, made.anatomy.scene("body"), images, upper, "body")
+    anatomy = interpolate_onto(made.anatomy.std, made.anatomy.support, GRID) * 1000 / 2500
+    feet, head = slice(0, GRID.shape[0] // 4), slice(3 * GRID.shape[0] // 4, None)
+    assert (spread[feet] >= anatomy[feet]).all()
+    assert spread[head].max() < 0.01 < anatomy[head].max()
 
 
 # ---------------------------------------------------------------- texture

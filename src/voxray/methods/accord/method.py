@@ -40,7 +40,8 @@ _NINETY = NormalDist().inv_cdf(0.95)
 _LOG_MOST = 5.0
 # Brings line integrals to values near 1.
 _THICKNESS = 1 / (MU_WATER_PER_MM * 150)
-# HU of the range 0..1.
+# HU of water over air, and of the range 0..1.
+_WATER = 1000
 _HU = HU_RANGE[1] - HU_RANGE[0]
 # Voxels that a network has along each axis at its lowest level, at least. With 2, bf16 gradients of a convolution were
 # seen to be wrong by many orders of magnitude (PyTorch 2.13, CPU).
@@ -154,11 +155,17 @@ class Accord(Method):
         outside: Outside,
         noise: float | None = None,
     ) -> tuple[Scene, Float[Tensor, "z y x"]]:
-        """Return the scene after a block and agreement with the X-rays, and each voxel's standard deviation (0..1)."""
+        """Return the scene after a block and agreement with the X-rays, and each voxel's standard deviation (0..1).
+
+        Where no ray goes, that is at least the anatomy's.
+        """
         scene = _onto(scene, self.grids[block])
         known = {name: tensor[None] for name, tensor in self.known(scene, measured, views).items()}
         with torch.autocast(scene.mu.device.type, dtype=torch.bfloat16):
             unit, spread = (volumes[0] for volumes in self.improve(block, known))
+        rays = F.interpolate(known["rays"][:, :3].sum(1, keepdim=True), scene.grid.shape, mode="trilinear")[0, 0]
+        anatomy = interpolate_onto(self.anatomy.std, self.anatomy.support, scene.grid) * _WATER / _HU
+        spread = spread.where(rays >= 0.5, spread.maximum(anatomy))
         improved = replace(scene, mu=mu_from_unit(unit))
         return self.anatomy.agree(improved, measured, views, outside, self.settings.consistency, noise), spread
 
