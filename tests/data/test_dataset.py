@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from ct_maker import chest, save
 
 from voxray.data.augment import AugmentOptions, Deformation, pull
@@ -71,6 +72,19 @@ def test_without_augmentation_the_cube_is_the_stored_one(store: Store) -> None:
     inner = slice(6, 24)
     assert (still.hu[0] - sample.hu[0])[inner].abs().mean() < 30
     assert all(torch.allclose(a, b) for a, b in zip(still.images, sample.images, strict=True))
+
+
+def test_coarser_samples_are_those_of_the_same_patient_in_larger_voxels(store: Store) -> None:
+    for augment in (None, AugmentOptions()):
+        fine, coarse = (
+            XrayDataset(store, "train", RandomViews(2, setup=SETUP), augment=augment, coarser=n)[0] for n in (1, 2)
+        )  # fmt: skip
+        assert (coarse.ids, coarse.views, coarse.outside) == (fine.ids, fine.views, fine.outside)
+        assert np.allclose(coarse.grid.corners_mm(), fine.grid.corners_mm())
+        averages = F.avg_pool3d(fine.hu, 2)
+        assert (coarse.hu - averages).abs().mean() < (0.01 if augment is None else 0.1) * averages.std()
+        for a, b in zip(coarse.images, fine.images, strict=True):
+            assert (a - b).abs().mean() < 0.2 * b.std()
 
 
 def test_x_rays_show_the_whole_body_not_only_the_cube(store: Store) -> None:

@@ -183,10 +183,15 @@ def test_a_coarse_block_learns_averages_of_voxels_and_hands_on_a_finer_volume() 
     case = patient(20)
     radiograph = xrays_of(case, VIEWS)
     hu = case.volume.hu[None].repeat_interleave(2, 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
-    sample = TrainingSample((case.id,), hu, tuple(i[None] for i in radiograph.images), (VIEWS,), grid, "body")
-    with torch.no_grad():
-        coarse, fine = (stage.preparation.make(sample) for stage in made.stages() if isinstance(stage, GradientStage))
-    assert torch.allclose(coarse["truth"], to_unit_range(case.volume.hu), atol=1e-6)
+    images = tuple(i[None] for i in radiograph.images)
+    items = []
+    for stage in made.stages():
+        if isinstance(stage, GradientStage):
+            voxels, at = (case.volume.hu[None], GRID) if stage.preparation.coarser == 2 else (hu, grid)
+            with torch.no_grad():
+                items.append(stage.preparation.make(TrainingSample((case.id,), voxels, images, (VIEWS,), at, "body")))
+    coarse, fine = items
+    assert torch.equal(coarse["truth"], to_unit_range(case.volume.hu))
     assert torch.equal(fine["truth"], to_unit_range(hu[0]))
     assert coarse["present"].shape == (32, 32, 32)
     assert fine["present"].shape == grid.shape

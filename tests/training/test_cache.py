@@ -60,6 +60,15 @@ def test_items_are_kept_in_half_precision_and_integers_as_they_are(phantoms: Sto
     assert torch.equal(item["hu"], (sample.hu / 1000).half())
 
 
+def test_items_may_be_made_of_samples_in_larger_voxels(phantoms: Store, tmp_path: Path) -> None:
+    made = items(phantoms, tmp_path)
+    made.fill(Preparation("first", of_sample, coarser=2), KEYS, Stop())
+    fine = Samples(tiny_recipe(), phantoms, "train")
+    for key in KEYS:
+        hu = load_file(tmp_path / "first-1a" / f"{key[0]}-{key[1]}.safetensors")["hu"]
+        assert hu.shape[1:] == tuple(n // 2 for n in fine[key].hu.shape[1:])
+
+
 def test_what_is_there_is_not_made_again(phantoms: Store, tmp_path: Path) -> None:
     items(phantoms, tmp_path).fill(SECOND, KEYS, Stop())
 

@@ -77,11 +77,14 @@ class Preparation:
             function of that and of weights that no later stage changes. Floating-point tensors are kept in half
             precision, others as they are.
         after: the preparation whose item `make` is given.
+        coarser: training samples are on voxels that are cubes of so many voxels of the method's grid, which takes a
+            fraction of the time.
     """
 
     name: str
     make: Callable[[TrainingSample], Item] | Callable[[Item], Item]
     after: "Preparation | None" = None
+    coarser: int = 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,11 +80,11 @@ class Items:
     ) -> Iterator[Any]:
         if preparation.after is not None:
             return iter(items(preparation.after, keys))
-        return self._samples(keys)
+        return self._samples(keys, self.samples.coarser(preparation.coarser))
 
-    def _samples(self, keys: Sequence[Key]) -> Iterator[TrainingSample]:
+    def _samples(self, keys: Sequence[Key], samples: Samples) -> Iterator[TrainingSample]:
         try:
-            yield from make_loader(self.samples, 1, workers=min(self.workers, len(keys)), sampler=keys)
+            yield from make_loader(samples, 1, workers=min(self.workers, len(keys)), sampler=keys)
         except VoxrayError as error:  # from a worker, its traceback stands before the message
             message = re.sub(r"^voxray\.errors\.\w+: ", "", str(error).strip().splitlines()[-1])
             raise type(error)(message) from error

@@ -1,10 +1,12 @@
 """The training samples of a recipe: the cases of a split, and phantoms."""
 
+from copy import copy
+
 import torch
 from torch.utils.data import Dataset
 
 from voxray.data.augment import AugmentOptions
-from voxray.data.dataset import PhantomDataset, TrainingSample, XrayDataset
+from voxray.data.dataset import PhantomDataset, TrainingSample, XrayDataset, coarser_grid
 from voxray.data.store import Store
 from voxray.errors import InputError
 from voxray.geometry import VolumeGrid
@@ -35,6 +37,16 @@ class Samples(Dataset[TrainingSample]):
             self.phantoms = PhantomDataset(
                 data.phantoms, grid, views, seed=data.seed, photons=data.photons, closed=data.closed
             )
+
+    def coarser(self, factor: int) -> "Samples":
+        """Return the same samples on voxels that are cubes of `factor` of these."""
+        samples = copy(self)
+        samples.cases = copy(self.cases)
+        samples.cases.coarser *= factor
+        if self.phantoms is not None:
+            samples.phantoms = copy(self.phantoms)
+            samples.phantoms.grid = coarser_grid(self.phantoms.grid, factor)
+        return samples
 
     def __len__(self) -> int:
         return len(self.cases) + (len(self.phantoms) if self.phantoms is not None else 0)

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import NormalDist
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from voxray.data.dataset import TrainingSample
+from voxray.data.dataset import TrainingSample, coarser_grid
 from voxray.diffusion import follow, on_path
 from voxray.errors import NumericalError, RecipeError
 from voxray.geometry import ViewGeometry, VolumeGrid
@@ -77,7 +76,7 @@ class Accord(Method):
                 f"The sides of accord's grid are multiples of {max(lowest)} voxels, from {_LOWEST * max(lowest)} on, "
                 f"not {grid.shape}."
             )
-        self.grids = [_coarser(grid, block.coarser) for block in config.blocks]
+        self.grids = [coarser_grid(grid, block.coarser) for block in config.blocks]
         self.anatomy = Anatomy(config.anatomy, grid)
         self.blocks = nn.ModuleList(
             joined(
@@ -102,7 +101,7 @@ class Accord(Method):
 
     def known(self, scene: Scene, measured: Sequence[Tensor], views: ViewGeometry) -> Item:
         """Return what a block is told of a scene: the volume (0..1), the residual, smeared X-rays, ray directions."""
-        rays, smeared = smear(measured, views, _coarser(scene.grid, _COARSER))
+        rays, smeared = smear(measured, views, coarser_grid(scene.grid, _COARSER))
         residual = [(m - p) / len(views) for m, p in zip(measured, scene.project(views), strict=True)]
         return {
             "present": to_unit_range(mu_to_hu(scene.mu)),
@@ -137,7 +136,7 @@ class Accord(Method):
         volumes = patches(torch.stack([known["present"], known["residual"], *more], 1), side)
         shape = volumes.shape[2:]
         seen = F.interpolate(torch.cat([known["smeared"], known["rays"]], 1), shape, mode="trilinear")
-        place = self._place(_coarser(self.grid, self.grid.shape[0] // shape[0])).expand(len(volumes), -1, *shape)
+        place = self._place(coarser_grid(self.grid, self.grid.shape[0] // shape[0])).expand(len(volumes), -1, *shape)
         return torch.cat([volumes, seen, place], 1)
 
     def _place(self, grid: VolumeGrid) -> Float[Tensor, "5 z y x"]:
@@ -203,7 +202,8 @@ class Accord(Method):
             volumes = {"truth": batch["truth"], "present": batch["present"], "improved": self.improve(i, batch, net)[0]}
             return {name: volume[0, :, middle].flip(0).clamp(0, 1) for name, volume in volumes.items()}
 
-        preparation = Preparation(f"block-{i + 1}", partial(self._prepare, i, self.grids[i]))
+        make, coarser = partial(self._prepare, i, self.grids[i]), self.settings.blocks[i].coarser
+        preparation = Preparation(f"block-{i + 1}", make, coarser=coarser)
         return GradientStage(name, net, preparation, loss, training, preview=preview)
 
     def _texture_stage(self, net: nn.Module, config: TextureConfig) -> GradientStage:
@@ -222,8 +222,7 @@ class Accord(Method):
         scene = self.start(measured, views, sample.outside, None)
         for i in range(blocks):
             scene, _ = self.run_block(i, scene, measured, views, sample.outside)
-        truth = F.avg_pool3d(to_unit_range(sample.hu)[None], self.grid.shape[0] // grid.shape[0])[0, 0]
-        return {"truth": truth, **self.known(_onto(scene, grid), measured, views)}
+        return {"truth": to_unit_range(sample.hu[0]), **self.known(_onto(scene, grid), measured, views)}
 
     # ---------------------------------------------------------------- inference
 
@@ -319,9 +318,3 @@ def _onto(scene: Scene, grid: VolumeGrid) -> Scene:
     """Return the scene with its volume interpolated onto a finer grid of the same box."""
     mu = F.interpolate(scene.mu[None, None], grid.shape, mode="trilinear")[0, 0]
     return replace(scene, mu=mu, grid=grid)
-
-
-def _coarser(grid: VolumeGrid, factor: int) -> VolumeGrid:
-    """Return the grid whose voxels are cubes of `factor` voxels of another, which is about the origin."""
-    shape = tuple(n // factor for n in grid.shape)
-    return VolumeGrid.centred(shape=cast(tuple[int, int, int], shape), spacing_mm=grid.spacing_mm * factor)
