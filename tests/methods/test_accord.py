@@ -246,13 +246,14 @@ def test_a_block_of_several_networks_says_their_mean_and_each_learns_by_itself()
 
 
 def test_networks_may_be_trained_again_on_other_samples() -> None:
-    again = StageOptions(steps=3, first_variant=7)
+    again = (StageOptions(steps=3, first_variant=7), StageOptions(steps=4, first_variant=9))
     made = method(SMALL.model_copy(update={"more": (SMALL.training,), "again": again}))
     stages = [stage for stage in made.stages() if isinstance(stage, GradientStage)]
-    assert [stage.name for stage in stages] == ["block-1", "block-1-again", "block-1-2", "block-1-2-again"]
-    assert stages[0].network is stages[1].network
-    assert stages[2].network is stages[3].network
-    assert stages[1].options == again
+    first = ["block-1", "block-1-again-1", "block-1-again-2"]
+    assert [stage.name for stage in stages] == [*first, "block-1-2", "block-1-2-again-1", "block-1-2-again-2"]
+    assert stages[0].network is stages[1].network is stages[2].network
+    assert stages[3].network is stages[4].network is stages[5].network
+    assert (stages[1].options, stages[2].options) == again
 
 
 def test_the_spread_learns_how_far_nine_of_ten_voxels_are_off(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,9 +33,10 @@ class BlockConfig(_UNetConfig):
         default=(), strict=False,
         description="trainings of further networks, on the same samples; the block says the mean of all",
     )  # fmt: skip
-    again: StageOptions | None = Field(
-        default=None, description="a second training of each network, from where the first left it, on other samples"
-    )
+    again: tuple[StageOptions, ...] = Field(
+        default=(), strict=False,
+        description="further trainings of each network, each from where the last left it, on other samples",
+    )  # fmt: skip
 
 
 class TextureConfig(_UNetConfig):

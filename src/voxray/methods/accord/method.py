@@ -178,8 +178,8 @@ class Accord(Method):
             for n, (net, training) in enumerate(zip(members(block), trainings, strict=True)):
                 name = f"block-{i + 1}" if n == 0 else f"block-{i + 1}-{n + 1}"
                 stages.append(self._block_stage(name, i, net, training))
-                if config.again is not None:
-                    stages.append(self._block_stage(f"{name}-again", i, net, config.again))
+                for k, again in enumerate(config.again):
+                    stages.append(self._block_stage(f"{name}-again-{k + 1}", i, net, again))
         if self.texture is not None and self.settings.texture is not None:
             stages.append(self._texture_stage(self.texture, self.settings.texture))
         return stages
