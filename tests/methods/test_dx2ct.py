@@ -167,7 +167,7 @@ def test_spade_is_in_encoder_middle_and_decoder() -> None:
 
 def test_the_recipe_has_the_sizes_that_the_page_says() -> None:
     with torch.device("meta"):
-        made = load_recipe("dx2ct").build()
+        made = load_recipe("dx2ct-paper-biplanar").build()
     parts = {"extractor": 8.5e6, "transformers": 28.4e6}
     for name, size in parts.items():
         assert sum(p.numel() for p in getattr(made.network.conditioner, name).parameters()) == pytest.approx(

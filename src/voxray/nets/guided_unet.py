@@ -25,6 +25,7 @@ class GuidedUNet(nn.Module):
         blocks: residual blocks a level; one more in the decoder.
         attention: how many of the last levels have self-attention; the middle always has.
         guide: how conditions enter.
+        spade_channels: hidden channels of each SPADE.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class GuidedUNet(nn.Module):
         blocks: int = 2,
         attention: int = 2,
         guide: Guide = "spade",
+        spade_channels: int = 128,
     ) -> None:
         super().__init__()
         self.width, self.levels, self.guided = channels[0], len(channels), len(channels) - len(conditions)
@@ -42,7 +44,9 @@ class GuidedUNet(nn.Module):
 
         def block(level: int, given: int, *, attend: bool = False) -> nn.Module:
             told = conditions[level - self.guided] if level >= self.guided else 0
-            return _Block(given, channels[level], time, told, guide, attend or level >= self.levels - attention)
+            return _Block(
+                given, channels[level], time, told, guide, spade_channels, attend or level >= self.levels - attention
+            )
 
         self.first = nn.Conv2d(1, channels[0], 3, padding=1)
         kept, now = [channels[0]], channels[0]
@@ -104,7 +108,9 @@ class GuidedUNet(nn.Module):
 class _Block(nn.Module):
     """A residual block that is told the time, and a condition where its level has one; and self-attention."""
 
-    def __init__(self, given: int, own: int, time: int, told: int, guide: Guide, attend: bool) -> None:
+    def __init__(
+        self, given: int, own: int, time: int, told: int, guide: Guide, spade_channels: int, attend: bool
+    ) -> None:
         super().__init__()
         from monai.networks.blocks.spatialattention import SpatialAttentionBlock  # slow to import
         from monai.networks.nets.diffusion_model_unet import DiffusionUNetResnetBlock
@@ -115,7 +121,9 @@ class _Block(nn.Module):
         groups = math.gcd(32, given, own)
         self.spade = bool(told) and not self.concat
         if self.spade:
-            self.residual: nn.Module = SPADEDiffResBlock(2, given, time, told, own, norm_num_groups=groups)
+            self.residual: nn.Module = SPADEDiffResBlock(
+                2, given, time, told, own, norm_num_groups=groups, spade_intermediate_channels=spade_channels
+            )
         else:
             self.residual = DiffusionUNetResnetBlock(2, given, time, own, norm_num_groups=groups)
         heads = math.gcd(32, own)

@@ -38,6 +38,7 @@ class Dx2ctConfig(MethodConfig):
     blocks: int = Field(default=2, gt=0, description="residual blocks of the denoiser, a level")
     attention: int = Field(default=2, ge=0, description="how many of the last levels have self-attention")
     guide: Literal["spade", "concat"] = Field(default="spade", description="how conditions enter the denoiser")
+    spade_channels: int = Field(default=128, gt=0, description="hidden channels of each SPADE, as in MONAI")
     steps: int = Field(default=1000, gt=1, description="of the process, betas linear from 1e-4 to 0.02")
     target: Literal["sample", "epsilon", "v_prediction"] = Field(default="epsilon", description="what is predicted")
     slices: int = Field(default=1, gt=0, description="of each patient in a step of training")

@@ -34,7 +34,12 @@ class _Network(nn.Module):
         super().__init__()
         self.conditioner = Conditioner(config.condition)
         self.denoiser = GuidedUNet(
-            config.channels, [config.condition.channels] * len(SCALES), config.blocks, config.attention, config.guide
+            config.channels,
+            [config.condition.channels] * len(SCALES),
+            config.blocks,
+            config.attention,
+            config.guide,
+            config.spade_channels,
         )
 
 
