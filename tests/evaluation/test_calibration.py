@@ -4,7 +4,7 @@ import pytest
 import torch
 from trial_maker import BODY, BONE, GRID, LUNGS, chest, make_trial
 
-from voxray.evaluation.calibration import METRICS, coverage, half_width, std_factor, width_hu
+from voxray.evaluation.calibration import METRICS, coverage, even_width_hu, half_width, std_factor, width_hu
 
 
 def scores(*args: torch.Tensor, **kwargs: torch.Tensor) -> dict[str, float | None]:
@@ -55,6 +55,19 @@ def test_O5_the_factor_by_hand() -> None:
     assert std_factor(errors, nothing, torch.ones(10), 90) == pytest.approx(10 / 1.6449, rel=1e-4)
     assert std_factor(errors, nothing, torch.ones(10), 50) == pytest.approx(6 / 0.6745, rel=1e-4)
     assert std_factor(nothing, nothing, nothing, 90) == 0
+
+
+def test_an_uncertainty_that_knows_where_is_narrower_than_an_even_one() -> None:
+    """Half of the body 10 HU off in standard deviation, half 50: on average 98.7 HU of 90 % each, even 125 or so."""
+    truth, std = chest(), torch.full(GRID.shape, 10.0)
+    std[:16] = 50.0
+    hu = truth + std * torch.randn(GRID.shape, generator=torch.Generator().manual_seed(0))
+    found = scores(truth, hu, std=std)
+    assert found["even_width90"] > 1.2 * found["width90"]
+    even = scores(truth, hu, std=torch.full(GRID.shape, 37.0))
+    assert even["even_width90"] == pytest.approx(even["width90"], rel=0.01)
+    errors = torch.arange(1.0, 11.0)
+    assert even_width_hu(errors, torch.zeros(10), 80) == 2 * 9
 
 
 def test_O5_each_tissue_for_itself() -> None:

@@ -208,14 +208,34 @@ def test_a_grid_that_does_not_halve_is_refused() -> None:
 def test_the_recipe_has_the_size_that_the_page_says() -> None:
     with torch.device("meta"):
         made = load_recipe("accord").build()
-    assert sum(p.numel() for p in made.parameters()) == pytest.approx(8.9e6, rel=0.02)
+    assert sum(p.numel() for p in made.parameters()) == pytest.approx(10.4e6, rel=0.02)
 
 
 def test_a_block_begins_with_nothing_to_add() -> None:
     with torch.no_grad():
-        change, spread = PatchUNet(SMALL.features, 5, patch=1, volumes=2)(torch.rand(2, 5, 32, 32, 32, generator=rng()))
-        assert not change.any()
-        assert not spread.any()
+        added = PatchUNet(SMALL.features, 5, patch=1, volumes=2)(torch.rand(2, 5, 32, 32, 32, generator=rng()))
+        assert added.shape == (2, 2, 32, 32, 32)
+        assert not added.any()
+
+
+def test_a_block_of_several_networks_says_their_mean_and_each_learns_by_itself() -> None:
+    made = method(SMALL.model_copy(update={"more": (SMALL.training,)}))
+    first, second = (stage for stage in made.stages() if isinstance(stage, GradientStage))
+    assert (first.name, second.name, second.preparation.name) == ("block-1", "block-1-2", "block-1")
+    radiograph = xrays_of(patient(20), VIEWS)
+    with torch.no_grad():
+        for n, stage in enumerate((first, second)):
+            for parameter in stage.network.parameters():
+                parameter.add_(0.02 * torch.randn(parameter.shape, generator=rng(n)))
+        known = {k: v[None] for k, v in made.known(made.anatomy.scene("body"), radiograph.images, VIEWS).items()}
+        apart = [made.improve(0, known, stage.network) for stage in (first, second)]
+        mean, spread = made.improve(0, known)
+    assert torch.allclose(mean, (apart[0][0] + apart[1][0]) / 2, atol=1e-5)
+    assert torch.allclose(spread, (apart[0][1] * apart[1][1]).sqrt(), rtol=1e-3)
+    batch = {**known, "truth": to_unit_range(patient(20).volume.hu)[None]}
+    second.loss(batch, 0, rng())["loss"].backward()
+    assert all(p.grad is None for p in first.network.parameters())
+    assert all(p.grad is not None for p in second.network.parameters())
 
 
 # ---------------------------------------------------------------- texture

@@ -22,6 +22,12 @@ def test_every_epoch_goes_through_all_samples_in_a_new_order() -> None:
     assert len({tuple(index for _, index in part) for part in epochs}) > 2
 
 
+def test_a_stage_may_begin_with_a_later_variant() -> None:
+    assert {epoch for epoch, _ in keys(20, first_variant=7)} == {7, 8, 9}
+    assert [index for _, index in keys(20, first_variant=7)] == [index for _, index in keys(20)]
+    assert max(epoch for epoch, _ in keys(10, variants=0, first_variant=7)) == 10
+
+
 def test_with_no_variants_every_epoch_is_new() -> None:
     assert max(epoch for epoch, _ in keys(10, variants=0)) == 3
 

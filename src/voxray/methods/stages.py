@@ -38,6 +38,10 @@ class StageOptions(MethodConfig):
     variants: int | None = Field(
         default=None, gt=0, description="as in `data`, where this stage is to see fewer of them; null for as many"
     )
+    first_variant: int = Field(
+        default=0, ge=0,
+        description="number of the first; above those of the stages before for samples that they have not learned from",
+    )  # fmt: skip
     learning_rate: float = Field(default=2e-4, gt=0, description="of Adam, at its highest")
     betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False, description="of Adam")
     weight_decay: float = Field(default=0.0, ge=0, description="decoupled (AdamW)")

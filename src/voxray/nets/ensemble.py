@@ -7,6 +7,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
+def joined(nets: Sequence[nn.Module]) -> nn.Module:
+    """Return the one net as it is, several as an `Ensemble`."""
+    return Ensemble(nets) if len(nets) > 1 else nets[0]
+
+
+def members(net: nn.Module) -> list[nn.Module]:
+    """Return the nets that were joined."""
+    return list(net.members) if isinstance(net, Ensemble) else [net]
+
+
 class Ensemble(nn.Module):
     """The mean of what several nets say, which errs less than they do: each has learned something else by chance.
 

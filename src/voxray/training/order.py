@@ -34,16 +34,19 @@ def seeded(*key: object) -> Iterator[torch.Generator]:
         yield generator(*key)
 
 
-def keys_of_step(step: int, *, samples: int, batch_size: int, variants: int, seed: int, stage: str) -> list[Key]:
+def keys_of_step(
+    step: int, *, samples: int, batch_size: int, variants: int, seed: int, stage: str, first_variant: int = 0
+) -> list[Key]:
     """Return the samples of a step (from 0), over all processes.
 
     Epoch after epoch goes through all samples in a new order. Epochs repeat the augmentation of the one `variants`
-    before; with 0 variants they never do.
+    before; with 0 variants they never do. The first is number `first_variant`.
     """
     keys = []
     for place in range(step * batch_size, (step + 1) * batch_size):
         epoch, position = divmod(place, samples)
-        keys.append((epoch % variants if variants else epoch, _permutation(seed, stage, epoch, samples)[position]))
+        variant = first_variant + (epoch % variants if variants else epoch)
+        keys.append((variant, _permutation(seed, stage, epoch, samples)[position]))
     return keys
 
 

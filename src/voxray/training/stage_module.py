@@ -119,7 +119,7 @@ class StageModule(LightningModule):
             for step in range(self.run.start, self.options.steps)
             for key in keys_of_step(
                 step, samples=samples, batch_size=self.options.batch_size, variants=self.run.variants,
-                seed=self.run.seed, stage=self.stage.name,
+                seed=self.run.seed, stage=self.stage.name, first_variant=self.options.first_variant,
             )[own]
         ]  # fmt: skip
 

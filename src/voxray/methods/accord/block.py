@@ -43,7 +43,7 @@ class PatchUNet(nn.Module):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(cast(Tensor, self.last.bias))
 
-    def forward(self, x: Float[Tensor, "b c z y x"]) -> tuple[Float[Tensor, "b Z Y X"], ...]:
+    def forward(self, x: Float[Tensor, "b c z y x"]) -> Float[Tensor, "b v Z Y X"]:
         """Return the volumes, in float32."""
         levels = []
         for down in self.downs:
@@ -52,7 +52,8 @@ class PatchUNet(nn.Module):
         x = levels.pop()
         for up in self.ups:
             x = up(x, levels.pop())
-        return tuple(from_patches(part, self.patch) for part in self.last(x).float().chunk(self.volumes, dim=1))
+        parts = self.last(x).float().chunk(self.volumes, dim=1)
+        return torch.stack([from_patches(part, self.patch) for part in parts], 1)
 
 
 def patches(volumes: Float[Tensor, "b c Z Y X"], side: int) -> Float[Tensor, "b cp z y x"]:

@@ -29,6 +29,10 @@ class BlockConfig(_UNetConfig):
     training: StageOptions = StageOptions(
         steps=7500, batch_size=1, learning_rate=1e-3, warmup=100, decay="cosine", ema=0.995
     )
+    more: tuple[StageOptions, ...] = Field(
+        default=(), strict=False,
+        description="trainings of further networks, on the same samples; the block says the mean of all",
+    )  # fmt: skip
 
 
 class TextureConfig(_UNetConfig):

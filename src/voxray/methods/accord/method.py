@@ -16,11 +16,12 @@ from voxray.errors import NumericalError, RecipeError
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.accord.block import PatchUNet, patches
-from voxray.methods.accord.config import AccordConfig, BlockConfig, TextureConfig
+from voxray.methods.accord.config import AccordConfig, TextureConfig
 from voxray.methods.accord.rays import DIRECTIONS, smear
 from voxray.methods.anatomy import Anatomy
 from voxray.methods.base import Estimate, Method, Outside, Progress, Steps, about_isocentre, as_volume, estimate_of
-from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
+from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage, StageOptions
+from voxray.nets.ensemble import joined, members
 from voxray.physics.attenuation import HU_RANGE, MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.backprojection import back_project
 from voxray.physics.consistency import Scene, interpolate_onto
@@ -73,7 +74,12 @@ class Accord(Method):
         self.grids = [_coarser(grid, block.coarser) for block in config.blocks]
         self.anatomy = Anatomy(config.anatomy, grid)
         self.blocks = nn.ModuleList(
-            PatchUNet(block.features, _channels(block.patch, volumes=2), block.patch, volumes=2)
+            joined(
+                [
+                    PatchUNet(block.features, _channels(block.patch, volumes=2), block.patch, volumes=2)
+                    for _ in (block.training, *block.more)
+                ]
+            )
             for block in config.blocks
         )
         self.texture: PatchUNet | None = None
@@ -99,9 +105,18 @@ class Accord(Method):
             "rays": rays,
         }
 
-    def improve(self, block: int, known: Batch) -> tuple[Float[Tensor, "b z y x"], Float[Tensor, "b z y x"]]:
-        """Return the next volumes (0..1, not yet clipped) of a batch, and the standard deviation of each voxel."""
-        change, spread = self.blocks[block](self._told(known, [], self.settings.blocks[block].patch))
+    def improve(
+        self, block: int, known: Batch, net: nn.Module | None = None
+    ) -> tuple[Float[Tensor, "b z y x"], Float[Tensor, "b z y x"]]:
+        """Return the next volumes (0..1, not yet clipped) of a batch, and the standard deviation of each voxel.
+
+        Args:
+            block: number of the block.
+            known: see `known`.
+            net: one of the block's networks, where not all of them are asked.
+        """
+        net = net or self.blocks[block]
+        change, spread = net(self._told(known, [], self.settings.blocks[block].patch)).unbind(1)
         return known["present"] + _CHANGE * change, _CHANGE * spread.clamp(-_LOG_MOST, _LOG_MOST).exp()
 
     def velocity(self, x: Float[Tensor, "b z y x"], t: Float[Tensor, " b"], known: Batch) -> Float[Tensor, "b z y x"]:
@@ -109,8 +124,7 @@ class Accord(Method):
         assert self.texture is not None
         told = self._told(known, [x], self.texture.patch)
         times = t.reshape(-1, 1, 1, 1, 1).expand(-1, 1, *told.shape[2:])
-        (found,) = self.texture(torch.cat([told, times], 1))
-        return _CHANGE * found
+        return _CHANGE * self.texture(torch.cat([told, times], 1))[:, 0]
 
     def _told(self, known: Batch, more: Sequence[Tensor], side: int) -> Float[Tensor, "b c z y x"]:
         """Return the input of a network with patches of `side`: what is known, and more volumes."""
@@ -148,28 +162,34 @@ class Accord(Method):
     def stages(self) -> Sequence[AnyStage]:
         """Return: the anatomy, then the blocks."""
         stages: list[AnyStage] = [Stage("anatomy", self.anatomy.fit)]
-        for i, (net, config) in enumerate(zip(self.blocks, self.settings.blocks, strict=True)):
-            stages.append(self._block_stage(i, net, config))
+        for i, (block, config) in enumerate(zip(self.blocks, self.settings.blocks, strict=True)):
+            trainings = (config.training, *config.more)
+            for n, (net, training) in enumerate(zip(members(block), trainings, strict=True)):
+                name = f"block-{i + 1}" if n == 0 else f"block-{i + 1}-{n + 1}"
+                stages.append(self._block_stage(name, i, net, training))
         if self.texture is not None and self.settings.texture is not None:
             stages.append(self._texture_stage(self.texture, self.settings.texture))
         return stages
 
-    def _block_stage(self, i: int, net: nn.Module, config: BlockConfig) -> GradientStage:
+    def _block_stage(self, name: str, i: int, net: nn.Module, training: StageOptions) -> GradientStage:
+        """Return the stage that trains one network of block i."""
+        weight = self.settings.blocks[i].spread_weight
+
         def loss(batch: Batch, step: int, rng: torch.Generator) -> Losses:
-            improved, spread = self.improve(i, batch)
+            improved, spread = self.improve(i, batch, net)
             square = ((improved - batch["truth"]) / _CHANGE).square()
             # The mean learns from its own error alone, so that it stays the posterior mean where the spread is small.
             likely = (spread / _CHANGE).log() + square.detach() * _CHANGE**2 / (2 * spread.square())
             mean = square.mean()
-            return {"loss": mean + config.spread_weight * likely.mean(), "mean": mean, "spread": likely.mean()}
+            return {"loss": mean + weight * likely.mean(), "mean": mean, "spread": likely.mean()}
 
         def preview(batch: Batch) -> dict[str, Tensor]:
             middle = self.grids[i].shape[1] // 2
-            volumes = {"truth": batch["truth"], "present": batch["present"], "improved": self.improve(i, batch)[0]}
+            volumes = {"truth": batch["truth"], "present": batch["present"], "improved": self.improve(i, batch, net)[0]}
             return {name: volume[0, :, middle].flip(0).clamp(0, 1) for name, volume in volumes.items()}
 
         preparation = Preparation(f"block-{i + 1}", partial(self._prepare, i, self.grids[i]))
-        return GradientStage(f"block-{i + 1}", net, preparation, loss, config.training, preview=preview)
+        return GradientStage(name, net, preparation, loss, training, preview=preview)
 
     def _texture_stage(self, net: nn.Module, config: TextureConfig) -> GradientStage:
         def loss(batch: Batch, step: int, rng: torch.Generator) -> Losses:

@@ -9,7 +9,7 @@ from voxray.diffusion import Sampler
 from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
 from voxray.methods.stages import MethodConfig, StageOptions
 from voxray.nets.autoencoder import AutoencoderConfig
-from voxray.nets.ensemble import Ensemble
+from voxray.nets.ensemble import joined
 
 
 class UNetConfig(MethodConfig):
@@ -108,7 +108,7 @@ class CoarseStage(MethodConfig):
     def build(self, in_channels: int, out_channels: int) -> nn.Module:
         """Return G_z with fresh weights."""
         nets = [self.net.build(in_channels, out_channels, time=False) for _ in (self.training, *self.more)]
-        return Ensemble(nets) if self.more else nets[0]
+        return joined(nets)
 
 
 class DenoiserStage(MethodConfig):

@@ -24,7 +24,7 @@ from voxray.methods.dvg.lifting import lift, lift_new
 from voxray.methods.dvg.new_view import new_views
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage, StageOptions
 from voxray.nets.autoencoder import VQAutoencoder
-from voxray.nets.ensemble import Ensemble
+from voxray.nets.ensemble import members
 from voxray.physics.attenuation import MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.consistency import Scene
 from voxray.physics.display import as_line_integrals
@@ -128,8 +128,8 @@ class Dvg(Method):
             if self.new is not None:
                 stages.append(autoencoder_stage("new", self.new, config.lifted, volumes, "lifted_new"))
         if config.coarse is not None and self.coarse is not None:
-            nets = self.coarse.members if isinstance(self.coarse, Ensemble) else [self.coarse]
-            for i, (net, training) in enumerate(zip(nets, (config.coarse.training, *config.coarse.more), strict=True)):
+            trainings = (config.coarse.training, *config.coarse.more)
+            for i, (net, training) in enumerate(zip(members(self.coarse), trainings, strict=True)):
                 stages.append(self._coarse_stage("coarse" if i == 0 else f"coarse-{i + 1}", net, latents, training))
         if config.denoiser is not None and self.denoiser is not None:
             dual = Preparation("dual", self._prepare_dual, after=latents)
