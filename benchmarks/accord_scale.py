@@ -15,11 +15,13 @@ from reconstruct import FILES, GEOMETRY
 
 from voxray.examples import example_folder
 
+# The networks of the first block.
+_FIRST = "features: [16, 32, 64, 128], more: [{steps: 1}]"
 # The edge of a voxel in mm, and what changes in the recipe.
 SIZES = {
-    64: (5.0, "config.blocks=[{features: [16, 32, 64, 128]}]"),
+    64: (5.0, f"config.blocks=[{{{_FIRST}}}]"),
     128: (2.5, None),
-    256: (1.25, "config.blocks=[{coarser: 4, features: [16, 32, 64, 128]}, {}]"),
+    256: (1.25, f"config.blocks=[{{coarser: 4, {_FIRST}}}, {{}}]"),
 }
 
 
@@ -28,7 +30,7 @@ def measure(side: int) -> dict[str, float]:
     import voxray
     from voxray.data.resample import resample
     from voxray.evaluation.metrics import psnr
-    from voxray.images import read_ct
+    from voxray.images.read_ct import read_ct
     from voxray.physics.attenuation import to_unit_range
 
     spacing, blocks = SIZES[side]

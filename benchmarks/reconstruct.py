@@ -1,4 +1,4 @@
-"""PA + lateral to volume: `python benchmarks/reconstruct.py [MODEL]`, the default model beside the atlas.
+"""PA + lateral to volume: `python benchmarks/reconstruct.py [MODEL ...]`, the default model beside the atlas.
 
 The embedded example. "in process": a second reconstruction in a process that has done one, reading and loading
 included. "command": `voxray reconstruct` from start to end, with files, preview and report. Each in a process of its
@@ -47,7 +47,7 @@ KINDS = {"in process": in_process, "command": command}
 
 def main() -> None:
     """Print a table; with a kind and a model, the figures of that."""
-    if len(sys.argv) == 3:
+    if sys.argv[1:2] and sys.argv[1] in KINDS:
         print(json.dumps(KINDS[sys.argv[1]](sys.argv[2])))
         return
     print("| | model | s | times the atlas | peak, GiB |\n|---|---|---|---|---|")

@@ -71,7 +71,7 @@ def test_D1_T7_the_same_seed_gives_the_same_bits(name: str) -> None:
         assert two is not None
         assert three is not None
         assert torch.equal(one.hu, two.hu)
-        if one is not first.volume:  # the best volume may not depend on the seed
+        if one in first.samples:  # the best volume, and how unsure it is, may not depend on the seed
             assert not torch.equal(one.hu, three.hu)
 
 
