@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +87,7 @@ class GuidedUNet(nn.Module):
         maps += conditions
         x = self.first(x)
         kept = [x]
-        for level, (blocks, told) in enumerate(zip(self.downs, maps, strict=True)):
+        for level, (blocks, told) in enumerate(zip(_levels(self.downs), maps, strict=True)):
             for block in blocks:
                 x = block(x, time, told)
                 kept.append(x)
@@ -96,13 +96,18 @@ class GuidedUNet(nn.Module):
                 kept.append(x)
         for block in self.middle:
             x = block(x, time, maps[-1])
-        for i, (blocks, told) in enumerate(zip(self.ups, reversed(maps), strict=True)):
+        for i, (blocks, told) in enumerate(zip(_levels(self.ups), reversed(maps), strict=True)):
             for block in blocks:
                 x = block(torch.cat([x, kept.pop()], 1), time, told)
             if i + 1 < self.levels:
                 x = self.grow[i](F.interpolate(x, scale_factor=2.0, mode="nearest"))
         found: Tensor = self.last(x)
         return found
+
+
+def _levels(modules: nn.ModuleList) -> list[nn.ModuleList]:
+    """Tell the type checker what is in it."""
+    return [cast(nn.ModuleList, blocks) for blocks in modules]
 
 
 class _Block(nn.Module):

@@ -51,6 +51,7 @@ class Dx2ct(Method):
 
     name = "dx2ct"
     Config = Dx2ctConfig
+    places: Float[Tensor, "z y x 3"]
 
     def __init__(self, config: Dx2ctConfig, grid: VolumeGrid) -> None:
         super().__init__(config, grid)
