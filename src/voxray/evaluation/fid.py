@@ -32,7 +32,7 @@ from voxray.evaluation.results import Group, Row
 from voxray.images import CTVolume
 from voxray.images.atomic import atomic_path, write_text_atomic
 from voxray.images.reading import reading
-from voxray.nets.weights_file import read_weights
+from voxray.images.weights_file import read_weights
 from voxray.physics.attenuation import to_unit_range
 
 NAME = "fid"  # as it is asked for

@@ -28,7 +28,7 @@ from voxray.errors import CheckpointError, InputError, VoxrayWarning
 from voxray.evaluation.conventions import dvg_cleaned
 from voxray.evaluation.feature_stacks import TAPS, feature_layers
 from voxray.evaluation.trial import Metric, Trial
-from voxray.nets.weights_file import read_weights
+from voxray.images.weights_file import read_weights
 from voxray.physics.attenuation import to_unit_range
 
 Net = Literal["vgg", "alex", "squeeze"]

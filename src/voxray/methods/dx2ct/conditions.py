@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from voxray.images.weights_file import read_weights
 from voxray.methods.dx2ct.config import ConditionConfig
 from voxray.methods.dx2ct.query_transformer import QueryTransformer
 from voxray.nets.fourier import FourierEncoding
 from voxray.nets.resnet_features import ResNetFeatures
-from voxray.nets.weights_file import read_weights
 
 # By how much the feature maps are smaller than the images (conv2_x to conv4_x).
 SCALES = (4, 8, 16)
