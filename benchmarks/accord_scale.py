@@ -34,7 +34,7 @@ def measure(side: int) -> dict[str, float]:
     from voxray.physics.attenuation import to_unit_range
 
     spacing, blocks = SIZES[side]
-    overrides = [f"grid.shape={[side] * 3}", f"grid.spacing_mm={spacing}", "config.texture=null"]
+    overrides = [f"grid.shape={[side] * 3}", f"grid.spacing_mm={spacing}"]
     overrides += [blocks] if blocks is not None else []
     for _ in range(2):
         start = time.perf_counter()
