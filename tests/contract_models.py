@@ -80,7 +80,7 @@ def _small_dx2ct(config: MethodConfig, brief: bool) -> list[str]:
     assert isinstance(config, Dx2ctConfig)
     lift = "true" if config.condition.transformer else "false"
     return [
-        "config.anatomy.spacing_mm=20.0", "config.channels=[8, 8, 16, 16]", "config.blocks=1",
+        "config.anatomy.spacing_mm=20.0", "config.channels=[8, 8, 8, 16, 16]", "config.blocks=1",
         "config.spade_channels=8",
         "config.condition={resnet_width: 0.125, channels: 16, bands: 4, hidden: 16, blocks: 1, heads: 2, "
         f"transformer: {lift}}}",

@@ -131,8 +131,8 @@ class _Block(nn.Module):
             )
         else:
             self.residual = DiffusionUNetResnetBlock(2, given, time, own, norm_num_groups=groups)
-        heads = math.gcd(32, own)
-        self.attention = SpatialAttentionBlock(2, own, heads, math.gcd(32, own)) if attend else nn.Identity()
+        per_head = math.gcd(32, own)
+        self.attention = SpatialAttentionBlock(2, own, per_head, norm_num_groups=per_head) if attend else nn.Identity()
 
     def forward(self, x: Tensor, time: Tensor, told: Tensor | None) -> Tensor:
         if self.concat and told is not None:

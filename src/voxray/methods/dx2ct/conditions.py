@@ -1,13 +1,11 @@
 """From X-rays to the conditions of slices, at three scales."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from voxray.images.weights_file import read_weights
 from voxray.methods.dx2ct.config import ConditionConfig
 from voxray.methods.dx2ct.query_transformer import QueryTransformer
 from voxray.nets.fourier import FourierEncoding
@@ -20,15 +18,15 @@ SCALES = (4, 8, 16)
 class Conditioner(nn.Module):
     """Feature extractor, encoded places of X-rays and slices, and a 3DPQT for each scale (section 2.2 of the paper).
 
-    Features are brought to one width by a 1x1 convolution before their places are added (ours: the paper adds them, so
-    that they must be equally wide, and does not say how).
+        c_l = 3DPQT_l(p_l; f_l^PA + q_l^PA, f_l^Lat + q_l^Lat, ...),    l = 1, 2, 3
+
+    Features f are brought to one width by a 1x1 convolution before their encoded places q are added (ours: the paper
+    adds them, so that they must be equally wide, and does not say how).
     """
 
     def __init__(self, config: ConditionConfig) -> None:
         super().__init__()
         self.extractor = ResNetFeatures(config.resnet_width)
-        if config.resnet_weights is not None:
-            self.extractor.load_published(read_weights(Path(config.resnet_weights)))
         self.narrow = nn.ModuleList(nn.Conv2d(n, config.channels, 1) for n in self.extractor.channels)
         self.of_slices, self.of_xrays = (
             FourierEncoding(config.bands, config.hidden, config.channels) for _ in range(2)
@@ -51,16 +49,19 @@ class Conditioner(nn.Module):
         ]
 
     def forward(
-        self, read: Sequence[Float[Tensor, "b v c y x"]], places: Float[Tensor, "b h w 3"]
-    ) -> list[Float[Tensor, "b c y x"]]:
-        """Return the conditions c of slices, from fine to coarse."""
-        queries = _pooled(self.of_slices(places))
-        if self.transformers is None:
-            return [f.mean(1) + p for f, p in zip(read, queries, strict=True)]
-        return [
-            transformer(p, f.movedim(2, -1).flatten(1, 3))
-            for transformer, p, f in zip(self.transformers, queries, read, strict=True)
-        ]
+        self, read: Sequence[Float[Tensor, "b v c y x"]], places: Float[Tensor, "b s h w 3"]
+    ) -> list[Float[Tensor, "b*s c y x"]]:
+        """Return the conditions c of s slices of each patient, from fine to coarse."""
+        patients, slices = places.shape[:2]
+        found = []
+        for scale, (p, f) in enumerate(zip(_pooled(self.of_slices(places.flatten(0, 1))), read, strict=True)):
+            if self.transformers is None:
+                found.append(p + f.mean(1).repeat_interleave(slices, 0))
+                continue
+            asked = p.unflatten(0, (patients, slices)).movedim(2, -1)
+            told = self.transformers[scale](asked.flatten(1, 3), f.movedim(2, -1).flatten(1, 3))
+            found.append(told.reshape(asked.shape).movedim(-1, 2).flatten(0, 1))
+        return found
 
 
 def _pooled(encoded: Float[Tensor, "b h w c"]) -> list[Float[Tensor, "b c y x"]]:

@@ -15,7 +15,8 @@ class ConditionConfig(MethodConfig):
 
     resnet_width: float = Field(default=1.0, gt=0, le=1, description="of the feature extractor, as a part of ResNet-50")
     resnet_weights: str | None = Field(
-        default=None, description="file with torchvision's weights of ResNet-50 to begin from; null for random ones"
+        default=None,
+        description="file with torchvision's weights of ResNet-50 that training begins from; null for random ones",
     )
     channels: int = Field(default=256, gt=0, description="of tokens and queries; the paper does not say")
     bands: int = Field(default=10, gt=0, description="frequencies of the encoded places, as in PerX2CT")
@@ -33,8 +34,9 @@ class Dx2ctConfig(MethodConfig):
     anatomy: AnatomyConfig = AnatomyConfig()
     condition: ConditionConfig = ConditionConfig()
     channels: tuple[int, ...] = Field(
-        default=(64, 64, 128, 192, 256), strict=False, min_length=3, description="of the denoiser's levels"
-    )
+        default=(64, 64, 128, 192, 256), strict=False, min_length=5, max_length=5,
+        description="of the denoiser's levels, each half as fine as the one before; conditions guide the last three",
+    )  # fmt: skip
     blocks: int = Field(default=2, gt=0, description="residual blocks of the denoiser, a level")
     attention: int = Field(default=2, ge=0, description="how many of the last levels have self-attention")
     guide: Literal["spade", "concat"] = Field(default="spade", description="how conditions enter the denoiser")

@@ -1,4 +1,4 @@
-"""The 3D positional query transformer (3DPQT): from features of X-rays to those of a slice."""
+"""The 3D positional query transformer (3DPQT): from features of X-rays to those of places in the volume."""
 
 import torch
 from jaxtyping import Float
@@ -6,13 +6,16 @@ from torch import Tensor, nn
 
 
 class QueryTransformer(nn.Module):
-    """Blocks of cross-attention: the places of a slice ask, the places of the X-rays answer.
+    """Blocks of cross-attention: places of slices ask, places of X-rays answer.
+
+        x <- x + attention(norm(x), tokens),    x <- x + mlp(norm(x))
 
     Paper, section 2.2; it says no more than "multi-head cross-attention" and the number of blocks. Ours: normalisation
-    before each part, an MLP of four times the width, no dropout, as in ViT.
+    before each part, an MLP of four times the width, no dropout, as in ViT. No place hears of another, so any number of
+    slices can ask at once.
 
     Args:
-        channels: of all maps.
+        channels: of places and tokens.
         blocks: how many.
         heads: of each attention; divides the channels.
     """
@@ -22,17 +25,17 @@ class QueryTransformer(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.blocks = nn.ModuleList(_CrossAttention(channels, heads) for _ in range(blocks))
 
-    def forward(self, query: Float[Tensor, "b c h w"], tokens: Float[Tensor, "b n c"]) -> Float[Tensor, "b c h w"]:
-        """Return the features of slices.
+    def forward(self, asked: Float[Tensor, "b n c"], tokens: Float[Tensor, "b m c"]) -> Float[Tensor, "b n c"]:
+        """Return the features of places.
 
         Args:
-            query: encoded places of the slices.
+            asked: encoded places of slices.
             tokens: features of all X-rays, with their encoded places.
         """
-        x, tokens = query.flatten(2).transpose(1, 2), self.norm(tokens)
+        tokens = self.norm(tokens)
         for block in self.blocks:
-            x = block(x, tokens)
-        return x.transpose(1, 2).reshape(query.shape)
+            asked = block(asked, tokens)
+        return asked
 
 
 class _CrossAttention(nn.Module):
