@@ -12,12 +12,13 @@ from voxray.geometry import ViewGeometry
 from voxray.images import Radiograph
 from voxray.methods import Estimate, Method
 from voxray.methods.dvg.config import DvgConfig
+from voxray.methods.dx2ct.config import Dx2ctConfig
 from voxray.methods.stages import MethodConfig
 from voxray.recipes import Recipe, load_recipe, recipe_names
 
 VIEWS = ViewGeometry.biplanar(setup=SETUP)
 # These make nothing consistent with the X-rays, for their papers do not.
-NOT_CONSISTENT = {"dvg-paper-single", "dvg-paper-biplanar"}
+NOT_CONSISTENT = {"dvg-paper-single", "dvg-paper-biplanar", "dx2ct-paper-biplanar", "dx2ct-paper-mono"}
 
 
 def choices() -> list[object]:
@@ -75,6 +76,20 @@ def _small_accord(config: MethodConfig, brief: bool) -> list[str]:
     ]  # fmt: skip
 
 
+def _small_dx2ct(config: MethodConfig, brief: bool) -> list[str]:
+    assert isinstance(config, Dx2ctConfig)
+    lift = "true" if config.condition.transformer else "false"
+    return [
+        "config.anatomy.spacing_mm=20.0", "config.channels=[8, 8, 8, 16, 16]", "config.blocks=1",
+        "config.spade_channels=8",
+        "config.condition={resnet_width: 0.125, channels: 16, bands: 4, hidden: 16, blocks: 1, heads: 2, "
+        f"transformer: {lift}}}",
+        "config.sampler={solver: dpm-solver++, steps: 3}", "config.slices=4", "config.target=sample",
+        f"config.training={{steps: {2 if brief else 150}, learning_rate: 5.0e-3}}",
+        *(["config.consistency.lengths_mm=[20.0]"] if config.consistency is not None else []),
+    ]  # fmt: skip
+
+
 # Autoencoders with latents of 16^3, and of 8^3 for nets that are slow.
 _FINE = "widths: [8, 16], encoder_blocks: 0, decoder_widths: [8], decoder_blocks: [0], codes: 256, dead_below: 0.05"
 _SHALLOW = (
@@ -83,7 +98,7 @@ _SHALLOW = (
 )
 # What makes a method small, besides the grid; a method that is quick by itself needs nothing here.
 _SMALL: dict[str, Callable[[MethodConfig, bool], list[str]]] = {
-    "accord": _small_accord, "atlas": _small_atlas, "dvg": _small_dvg,
+    "accord": _small_accord, "atlas": _small_atlas, "dvg": _small_dvg, "dx2ct": _small_dx2ct,
 }  # fmt: skip
 
 

@@ -6,17 +6,12 @@ PyTorch.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from voxray.errors import CheckpointError, InputError
-from voxray.images.reading import reading
-
-__all__ = ["TAPS", "feature_layers", "read_weights"]
+__all__ = ["TAPS", "feature_layers"]
 
 # After which layers LPIPS compares (Zhang et al. 2018, released code), with the channels there.
 TAPS: dict[str, dict[int, int]] = {
@@ -78,22 +73,3 @@ def _squeezenet() -> Iterator[nn.Module]:
     yield from (Fire(64, 16, 64), Fire(128, 16, 64), nn.MaxPool2d(3, 2, ceil_mode=True))
     yield from (Fire(128, 32, 128), Fire(256, 32, 128), nn.MaxPool2d(3, 2, ceil_mode=True))
     yield from (Fire(256, 48, 192), Fire(384, 48, 192), Fire(384, 64, 256), Fire(512, 64, 256))
-
-
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Return the tensors of a file of weights, `.pth` or `.safetensors`; nothing in it is run.
-
-    Raises:
-        CheckpointError: if it cannot be read, or holds other things than tensors.
-    """
-    try:
-        with reading(file):
-            if file.suffix == ".safetensors":
-                return load_file(file)
-            content = torch.load(file, map_location="cpu", weights_only=True)
-            return {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    except InputError as error:
-        # What PyTorch says in this place is to read the file without its protection.
-        raise CheckpointError(
-            f"{str(file)!r} cannot be read as weights: it is damaged, or holds other things."
-        ) from error

@@ -24,7 +24,6 @@ from torch import Tensor
 
 from voxray.errors import CheckpointError, InputError
 from voxray.evaluation.csv_text import csv_text
-from voxray.evaluation.feature_stacks import read_weights
 from voxray.evaluation.folder import FID, ResultsFolder
 from voxray.evaluation.inception import Inception, inception_features
 from voxray.evaluation.lpips import FOLDER_VARIABLE
@@ -33,6 +32,7 @@ from voxray.evaluation.results import Group, Row
 from voxray.images import CTVolume
 from voxray.images.atomic import atomic_path, write_text_atomic
 from voxray.images.reading import reading
+from voxray.images.weights_file import read_weights
 from voxray.physics.attenuation import to_unit_range
 
 NAME = "fid"  # as it is asked for

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from voxray.errors import CheckpointError, InputError, VoxrayWarning
 from voxray.evaluation.conventions import dvg_cleaned
-from voxray.evaluation.feature_stacks import TAPS, feature_layers, read_weights
+from voxray.evaluation.feature_stacks import TAPS, feature_layers
 from voxray.evaluation.trial import Metric, Trial
+from voxray.images.weights_file import read_weights
 from voxray.physics.attenuation import to_unit_range
 
 Net = Literal["vgg", "alex", "squeeze"]

@@ -19,7 +19,17 @@ from voxray.methods.accord.block import PatchUNet, patches
 from voxray.methods.accord.config import AccordConfig, TextureConfig
 from voxray.methods.accord.rays import DIRECTIONS, smear
 from voxray.methods.anatomy import Anatomy
-from voxray.methods.base import Estimate, Method, Outside, Progress, Steps, about_isocentre, as_volume, estimate_of
+from voxray.methods.base import (
+    Estimate,
+    Method,
+    Outside,
+    Progress,
+    Steps,
+    about_isocentre,
+    as_volume,
+    estimate_of,
+    in_bf16,
+)
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage, StageOptions
 from voxray.nets.ensemble import joined, members
 from voxray.physics.attenuation import HU_RANGE, MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
@@ -160,7 +170,7 @@ class Accord(Method):
         """
         scene = _onto(scene, self.grids[block])
         known = {name: tensor[None] for name, tensor in self.known(scene, measured, views).items()}
-        with torch.autocast(scene.mu.device.type, dtype=torch.bfloat16):
+        with in_bf16(scene.mu):
             unit, spread = (volumes[0] for volumes in self.improve(block, known))
         rays = F.interpolate(known["rays"][:, :3].sum(1, keepdim=True), scene.grid.shape, mode="trilinear")[0, 0]
         anatomy = interpolate_onto(self.anatomy.std, self.anatomy.support, scene.grid) * _WATER / _HU
@@ -294,7 +304,7 @@ class Accord(Method):
         scene = mean
 
         def velocity(x: Tensor, t: float) -> Tensor:
-            with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            with in_bf16(x):
                 return self.velocity(x, x.new_full((1,), t), known)
 
         def between(unit: Tensor, step: int, count: int) -> Tensor:
