@@ -1,7 +1,6 @@
 """DVG-Diffusion: from X-rays by way of a first volume and a new view to a diffusion in latent space."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -13,11 +12,19 @@ from torch import Tensor, nn
 from voxray.data.dataset import TrainingSample
 from voxray.diffusion import GaussianDiffusion, antithetic_noise, cosine_betas, draw
 from voxray.diffusion.sampling import Between
-from voxray.errors import NumericalError
 from voxray.geometry import ViewGeometry, VolumeGrid
-from voxray.images import CTVolume, Radiograph
+from voxray.images import Radiograph
 from voxray.methods.anatomy import Anatomy
-from voxray.methods.base import Estimate, Method, Outside, Progress, Steps, about_isocentre, as_volume, estimate_of
+from voxray.methods.base import (
+    Estimate,
+    Method,
+    Outside,
+    Progress,
+    Steps,
+    about_isocentre,
+    estimate_of_samples,
+    in_bf16,
+)
 from voxray.methods.dvg.autoencoding import autoencoder_stage
 from voxray.methods.dvg.config import DvgConfig
 from voxray.methods.dvg.lifting import lift, lift_new
@@ -102,7 +109,7 @@ class Dvg(Method):
         outside: Outside,
     ) -> Float[Tensor, "z y x"]:
         """Return the lifted new views of the first volume: V_init = D(G_z), I_new = FP(V_init), BP(I_new)."""
-        with _in_bf16(z_coarse):
+        with in_bf16(z_coarse):
             first = self.decode_ct(z_coarse)[0, 0].float()
         return lift_new(self.settings.lift, self.anatomy, first, views, around, outside)
 
@@ -168,7 +175,7 @@ class Dvg(Method):
 
     def _prepare_latents(self, item: Item) -> Item:
         kept = ("around", "air", "new_views_um", "new_shapes")
-        with _in_bf16(item["ct"]):  # items are kept in half precision anyway
+        with in_bf16(item["ct"]):  # items are kept in half precision anyway
             z_ct = self.encode_ct(item["ct"][None, None])[0]
             z_in = self.encode_lifted(item["lifted"][None, None])[0]
         return {"z_ct": z_ct.float(), "z_in": z_in.float(), **{key: item[key] for key in kept if key in item}}
@@ -190,11 +197,11 @@ class Dvg(Method):
         conditions = {"z_in": z_in}
         if self.coarse is None:
             return conditions
-        with _in_bf16(z_in):
+        with in_bf16(z_in):
             z_coarse = self.predict(z_in).float()
         if new is not None:
             lifted = self.synthesise(z_coarse, new, around, outside)
-            with _in_bf16(lifted):
+            with in_bf16(lifted):
                 conditions["z_new"] = self.encode_lifted(lifted[None, None], new=True).float()
         if self.settings.denoiser is not None and self.settings.denoiser.on_coarse:
             conditions["z_coarse"] = z_coarse
@@ -236,7 +243,7 @@ class Dvg(Method):
         rough = config.consistency.display_noise if radiograph.kind == "display" else None
         lifted, around = lift(config.lift, self.anatomy, measured, views, outside, noise=rough)
         new = new_views(views, config.new_view) if config.new_view is not None else None
-        with _in_bf16(lifted):
+        with in_bf16(lifted):
             z_in = self.encode_lifted(lifted[None, None]).float()
         noise = rough or config.consistency.noise
 
@@ -249,7 +256,7 @@ class Dvg(Method):
             return torch.cat([self.encode_ct(to_unit_range(mu_to_hu(scene.mu))[None, None]) for scene in scenes])
 
         if self.denoiser is None:
-            with _in_bf16(z_in):
+            with in_bf16(z_in):
                 latents = self.predict(z_in).float()
             steps.done(1)
         else:
@@ -258,14 +265,19 @@ class Dvg(Method):
             latents = self._sample(conditions, count, rng, between if config.consistency.between else None, steps)
         scenes = []
         for latent in latents:
-            with _in_bf16(latent):
+            with in_bf16(latent):
                 unit = self.decode_ct(latent[None])[0, 0].float()
             if config.lift_share:
                 unit = unit.lerp(lifted, config.lift_share)
             scene = Scene(mu_from_unit(unit), self.grid, around, self.anatomy.support)
             scenes.append(agree(scene) if config.consistency.final else scene)
             steps.done(1)
-        return self._estimate(scenes, centre_mm, views, samples)
+        details = {
+            "ensemble": len(scenes),
+            "sampler": config.sampler.model_dump() if self.denoiser is not None else None,
+            "consistency": config.consistency.model_dump(mode="json"),
+        }
+        return estimate_of_samples(scenes, views, centre_mm, samples, details)
 
     def _sample(
         self,
@@ -281,42 +293,13 @@ class Dvg(Method):
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             steps.done(1)
-            with _in_bf16(x):
+            with in_bf16(x):
                 return self.denoise(x, t, repeated)
 
         return draw(
             self.process, self.settings.sampler, denoise, antithetic_noise(shape, rng),
             rng=rng, device=z_in.device, between=between,
         )  # fmt: skip
-
-    def _estimate(self, scenes: Sequence[Scene], centre_mm: np.ndarray, views: ViewGeometry, samples: int) -> Estimate:
-        grid, first = self.grid.shifted(centre_mm), scenes[0]
-        mean = replace(
-            first,
-            mu=torch.stack([scene.mu for scene in scenes]).mean(0),
-            around=torch.stack([scene.around for scene in scenes]).mean(0),
-        )
-        if not bool(torch.isfinite(mean.mu).all()):
-            raise NumericalError("The reconstruction is not finite: are the X-rays line integrals of a usual size?")
-        volumes = [as_volume(scene, grid) for scene in scenes]
-        std = torch.stack([volume.hu for volume in volumes]).std(0, correction=0) if len(volumes) > 1 else None
-        return estimate_of(
-            mean,
-            views,
-            centre_mm,
-            samples=tuple(volumes[:samples]) if min(samples, len(volumes)) > 1 else (),
-            std=None if std is None else CTVolume(std, grid),
-            details={
-                "ensemble": len(scenes),
-                "sampler": self.settings.sampler.model_dump() if self.denoiser is not None else None,
-                "consistency": self.settings.consistency.model_dump(mode="json"),
-            },
-        )
-
-
-def _in_bf16(where: Tensor) -> torch.autocast:
-    """Run networks in bfloat16, which takes less than half the time, also on a CPU."""
-    return torch.autocast(where.device.type, dtype=torch.bfloat16)
 
 
 def _range(network: VQAutoencoder) -> tuple[Tensor, Tensor]:

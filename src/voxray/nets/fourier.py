@@ -1,0 +1,31 @@
+"""Places as numbers that a network can tell apart."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class FourierEncoding(nn.Module):
+    """Sine and cosine of the coordinates at doubling frequencies, and a network on top (Mildenhall et al. 2020, eq. 4).
+
+    Args:
+        bands: how many frequencies, pi, 2 pi, 4 pi, ...
+        hidden: width of the network.
+        channels: of the result.
+    """
+
+    frequencies: Float[Tensor, " bands"]
+
+    def __init__(self, bands: int, hidden: int, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.pi * 2.0 ** torch.arange(bands), persistent=False)
+        self.net = nn.Sequential(
+            nn.Linear(3 * (1 + 2 * bands), hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
+            nn.Linear(hidden, channels),
+        )  # fmt: skip
+
+    def forward(self, places: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape c"]:
+        """Encode places, coordinates from -1 to 1."""
+        waves = (places[..., None] * self.frequencies).flatten(-2)
+        found: Tensor = self.net(torch.cat([places, waves.sin(), waves.cos()], -1))
+        return found
