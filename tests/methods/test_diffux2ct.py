@@ -1,13 +1,13 @@
 """DiffuX2CT: where its planes and queries stand, what its loss says, and what its parts leave alone."""
 
-from dataclasses import replace
+import itertools
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from contract_models import VIEWS, briefly_trained, small
-from learn_stages import item_of, sample_of
+from learn_stages import item_of, sample_of, trained_on
 from small_models import GRID, SETUP, patient, rng, xrays_of
 from torch import Tensor, nn
 
@@ -15,8 +15,8 @@ from voxray.data.dataset import TrainingSample
 from voxray.data.store import Case, CaseRecord
 from voxray.diffusion import GaussianDiffusion, linear_betas
 from voxray.errors import RecipeError
-from voxray.geometry import Setup, ViewGeometry, VolumeGrid
-from voxray.images import CTVolume, Radiograph
+from voxray.geometry import Setup, ViewGeometry
+from voxray.images import CTVolume
 from voxray.methods.diffux2ct import DiffuX2CT
 from voxray.methods.diffux2ct.config import DenoiserConfig, PlanesConfig, ProjectionConfig, WindowsConfig
 from voxray.methods.diffux2ct.denoiser import CoherentUNet
@@ -150,7 +150,7 @@ class Passing(nn.Module):
 
 
 def bare(lifting: str = "triplane", channel: int = 0) -> TriPlanes:
-    """Return planes whose features are the X-rays themselves, and whose axial plane is what was spread along `channel`."""
+    """Return planes whose features are the X-rays, and whose axial plane is what was spread of one direction."""
     with torch.random.fork_rng():
         config = PlanesConfig(lifting=lifting, pixels=PIXELS, features=(8, 8), channels=1, heights=8)
         made = TriPlanes(config, GRID, SIDE_MM)
@@ -171,7 +171,7 @@ def test_the_third_plane_is_made_of_what_views_share(channel: int, axis: int) ->
     assert axial is not None
     profile = axial[0, 0].sum(axis)
     where = (int(profile.argmax()) + 0.5) / len(profile) - 0.5
-    assert where * 320 == pytest.approx(place[0, 1 - axis], abs=15)
+    assert where * 320 == pytest.approx(place[0, axis], abs=10)
     assert profile[: len(profile) // 4].max() < 0.05 * profile.max()
 
 
@@ -181,7 +181,7 @@ def test_a_point_is_told_by_each_plane_where_it_is() -> None:
     views = planes_of(VIEWS.source_mm, SIDE_MM, PIXELS)
     made = bare(channel=1)
     planes = made(onto_planes(images, VIEWS, views)[None], [views])
-    points = np.concatenate([place, place - [[60.0, 0, 0]], place + [[0, 60.0, 0]]])
+    points = place + np.array([[0.0, 0, 0], [-60, 0, 0], [0, 60, 0]])
     sagittal, coronal, axial, *seen = made.at(planes, points, 4.0)[0].unbind(1)
     assert sagittal[1] > 0.4 * sagittal[0] > 0
     assert sagittal[2] < 0.05 * sagittal[0]
@@ -235,13 +235,12 @@ def test_queries_finer_than_the_grid_agree_with_interpolation(kind: str) -> None
         planes = made.network.planes(batch["images"], made._views(batch["sources_um"]))
         whole = field.level(planes, 0)[0, :, 4:-4, 4:-4, 4:-4]
         fine = field.at(planes, between.reshape(-1, 3), 0)[0].T.reshape(len(whole), *between.shape[:3])
-    corners = [whole[:, a : a or -1, b : b or -1, c : c or -1] if False else
-               whole[:, a : whole.shape[1] - 1 + a, b : whole.shape[2] - 1 + b, c : whole.shape[3] - 1 + c]
-               for a in (0, 1) for b in (0, 1) for c in (0, 1)]  # fmt: skip
+    ends = [(slice(None, -1), slice(1, None))] * 3
+    corners = [whole[:, z, y, x] for z, y, x in itertools.product(*ends)]
     interpolated = torch.stack(corners).mean(0)
     error = (fine - interpolated).square().mean()
     assert error < 0.1 * interpolated.var((1, 2, 3)).mean()
-    assert error < 0.2 * (fine - interpolated.roll(2, 1)).square().mean()
+    assert error < 0.3 * (fine - interpolated.roll(2, 1)).square().mean()
 
 
 def test_points_are_decoded_in_chunks_of_any_size() -> None:
@@ -264,7 +263,8 @@ def denoiser(**settings: Any) -> CoherentUNet:
             channels=(8, 16), blocks=1, **{"windows": WindowsConfig(levels=1, head_channels=8), **settings}
         )  # fmt: skip
         made = CoherentUNet(config)
-        nn.init.normal_(made.last.weight, std=0.1)
+        for parameter in made.parameters():  # the last convolution, and one of each block, begin at zero
+            nn.init.normal_(parameter, std=0.3)
     return made
 
 
@@ -340,25 +340,26 @@ def test_at_the_truth_there_is_no_loss(target: str, kind: str) -> None:
     """A network that knows the answer: parameterisations lead back to x0, whose projections are the true ones."""
     made = method(NAME, f"config.target={target}", f"config.projection={{kind: {kind}}}")
     batch = batch_of(made, sample_of(patient(0), VIEWS), sample_of(patient(1), OBLIQUE_PAIR))
-    x0, asked = 2 * batch["ct"] - 1, []
-
-    class Knowing(nn.Module):
-        def forward(self, x: Tensor, t: Tensor, conditions: Any) -> Tensor:
-            signal, sigma = (
-                a.float()[t].reshape(-1, 1, 1, 1) for a in (made.process.alpha_bar.sqrt(), made.process.sigma)
-            )
-            asked.append(t)
-            return made.process.target(x0, (x - signal * x0) / sigma, t) + self.wrong
-
-        wrong = 0.0
-
-    made.network.denoiser = knowing = Knowing()  # type: ignore[assignment]
+    made.network.denoiser = knowing = Knowing(made.process, 2 * batch["ct"] - 1)  # type: ignore[assignment]
     losses = stage(made).loss(batch, 0, rng())
     assert float(losses["loss"]) < 1e-4
     assert float(losses["projections"]) < 1e-3
     knowing.wrong = 0.5
-    assert float(stage(made).loss(batch, 0, rng())["simple"]) == pytest.approx(0.25, rel=0.02)
-    assert float(stage(made).loss(batch, 0, rng())["projections"]) > 0.01
+    losses = stage(made).loss(batch, 0, rng())
+    assert float(losses["simple"]) == pytest.approx(0.25, rel=0.02)
+    assert float(losses["projections"]) > 0.01
+
+
+class Knowing(nn.Module):
+    """In the place of the denoiser: knows the truth, but for what is added to its answer."""
+
+    def __init__(self, process: GaussianDiffusion, x0: Tensor) -> None:
+        super().__init__()
+        self.process, self.x0, self.wrong = process, x0, 0.0
+
+    def forward(self, x: Tensor, t: Tensor, conditions: Any) -> Tensor:
+        signal, sigma = (a.float()[t].reshape(-1, 1, 1, 1) for a in (self.process.alpha_bar.sqrt(), self.process.sigma))
+        return self.process.target(self.x0, (x - signal * self.x0) / sigma, t) + self.wrong
 
 
 OBLIQUE_PAIR = ViewGeometry.from_angles([35.0, -60.0], [10.0, 0.0], setup=SETUP)
@@ -368,7 +369,8 @@ def test_the_weight_of_projections_is_one_over_the_number_of_steps() -> None:
     losses = {}
     for weight in ("null", "0.5"):
         made = method(NAME, f"config.projection={{weight: {weight}}}")
-        losses[weight] = stage(made).loss(batch_of(made, sample_of(patient(0), VIEWS)), 0, rng())
+        with torch.no_grad():
+            losses[weight] = stage(made).loss(batch_of(made, sample_of(patient(0), VIEWS)), 0, rng())
     for weight, value in (("null", 1 / 1000), ("0.5", 0.5)):
         one = losses[weight]
         assert float(one["loss"]) == pytest.approx(float(one["simple"] + value * one["projections"]), rel=1e-5)
@@ -421,41 +423,28 @@ def test_without_consistency_a_result_is_the_sample_and_several_have_a_spread() 
     assert several.std.hu.max() > 0
 
 
-def test_agreement_between_the_steps_is_heard() -> None:
+def test_agreement_between_the_steps_brings_a_sample_nearer_to_the_x_rays() -> None:
     radiograph = xrays_of(patient(20), VIEWS)
-    made = briefly_trained(NAME)
-    assert isinstance(made, DiffuX2CT)
-    with torch.random.fork_rng():
-        other = DiffuX2CT(made.settings.model_copy(update={"between": True}), made.grid)
-    other.load_state_dict(made.state_dict())
-    truth = patient(20).volume.hu
-    errors = [
-        (one.eval().reconstruct(radiograph, rng=rng()).volume.hu - truth).square().mean() for one in (made, other)
-    ]
-    assert errors[1] < errors[0]  # so little was learned that the X-rays know more
+    left = []
+    for between in ("false", "true"):
+        made = method(NAME, "config.consistency.iterations=2", f"config.between={between}")
+        again = made.reconstruct(radiograph, rng=rng()).reprojections
+        left.append(sum(float((a - b).square().mean()) for a, b in zip(again, radiograph.images, strict=True)))
+    assert left[1] < 0.9 * left[0]
 
 
 def test_nothing_assumes_a_thorax() -> None:
-    """A lumbar phantom: a cylinder of soft tissue and a column of bone, no lung, about another isocentre, in other views.
+    """Loins: a cylinder of soft tissue with a column of bone, no lung, in views that stand elsewhere.
 
-    The column, behind the middle, is found there by a network that learned two patients; planes and anatomy come from
-    the data alone.
+    Of two patients it has learned from, the one is made from its X-rays, not the other.
     """
     views = ViewGeometry.from_names(("ap", "right_lateral"), setup=Setup(1000.0, 700.0, 6.4, (72, 72)))
-    recipe = parse_recipe(small("diffux2ct-lumbar", brief=True).to_yaml(), "lumbar", [f"config.training.steps=40"])
-    with seeded("tests", "lumbar"):
-        made = recipe.build()
-    assert isinstance(made, DiffuX2CT)
-    cases = [lumbar(0.0), lumbar(25.0)]
-    made.anatomy.fit(cases, None)
-    samples = [xrays_about(case, views) for case in cases]
-    batch = batch_of(made, *samples)
-    assert torch.isfinite(stage(made).loss(batch, 0, rng())["loss"])
-    estimate = made.eval().reconstruct(Radiograph(tuple(i[0] for i in samples[1].images), views), rng=rng())
-    bone = hu_to_mu(estimate.volume.hu, 1.0)[:, 20:28].sum((0, 1))
-    assert abs(float((bone * torch.arange(32)).sum() / bone.sum()) - 15.5) < 4
-    truth, other = (case.volume.hu for case in reversed(cases))
-    assert (estimate.volume.hu - truth).square().mean() < (other - truth).square().mean()
+    cases = [lumbar(-45.0), lumbar(45.0)]
+    made = trained_on(small("diffux2ct-lumbar"), cases, views)[0]
+    found = made.reconstruct(xrays_of(cases[0], views), rng=rng()).volume.hu[:, 17:26, 7:25]
+    truth, other = (case.volume.hu[:, 17:26, 7:25] for case in cases)
+    assert (found - truth).square().mean() < 0.5 * (found - other).square().mean()
+    assert found[..., :9].mean() > found[..., 9:].mean() + 100, "the column is on the right"
 
 
 def lumbar(shift_mm: float) -> Case:
@@ -463,14 +452,9 @@ def lumbar(shift_mm: float) -> Case:
     points = lattice_mm(GRID).reshape(*GRID.shape, 3)
     hu = torch.full(GRID.shape, -1000.0)
     hu[torch.from_numpy(np.hypot(points[..., 0] / 140, points[..., 1] / 100) < 1)] = 40.0
-    hu[torch.from_numpy(np.hypot(points[..., 0] - shift_mm, points[..., 1] - 60) < 25)] = 500.0
+    hu[torch.from_numpy(np.hypot(points[..., 0] - shift_mm, points[..., 1] - 55) < 35)] = 700.0
     record = CaseRecord(f"lumbar{shift_mm}", "p", "train", "CC0-1.0", "", "", (0.0, 0.0, 0.0), ((0, 0),) * 3, "", "")
     return Case(record, CTVolume(hu, GRID), CTVolume(hu, GRID))
-
-
-def xrays_about(case: Case, views: ViewGeometry) -> TrainingSample:
-    images = tuple(i[None] for i in Projector(GRID, views).forward(hu_to_mu(case.volume.hu)))
-    return TrainingSample((case.id,), case.volume.hu[None], images, (views,), GRID)
 
 
 # ---------------------------------------------------------------- recipes
