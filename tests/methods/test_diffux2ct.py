@@ -1,7 +1,7 @@
 """DiffuX2CT: where its planes and queries stand, what its loss says, and what its parts leave alone."""
 
 import itertools
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -149,7 +149,7 @@ class Passing(nn.Module):
         return x[:, [self.channel]]
 
 
-def bare(lifting: str = "triplane", channel: int = 0) -> TriPlanes:
+def bare(lifting: Literal["triplane", "smearing"] = "triplane", channel: int = 0) -> TriPlanes:
     """Return planes whose features are the X-rays, and whose axial plane is what was spread of one direction."""
     with torch.random.fork_rng():
         config = PlanesConfig(lifting=lifting, pixels=PIXELS, features=(8, 8), channels=1, heights=8)
@@ -278,7 +278,7 @@ def reach(made: CoherentUNet) -> Tensor:
     made.double()
     for module in made.modules():
         if isinstance(module, nn.GroupNorm):
-            module.forward = lambda x: x  # type: ignore[method-assign]
+            module.forward = lambda x: x  # type: ignore[assignment]
     x = torch.zeros(1, 32, 32, 32, dtype=torch.float64)
     y = x.clone()
     y[0, 5, 5, 5] = 1
