@@ -214,7 +214,7 @@ def test_a_level_is_asked_at_the_middles_of_its_voxels(kind: str) -> None:
     batch = batch_of(made, sample_of(patient(0), VIEWS))
     field = made.network.field
     with torch.no_grad():
-        planes = made.network.planes(batch["images"], made._views(batch["sources_um"]))
+        planes = made.network.field.planes(batch["images"], made._views(batch["sources_um"]))
         for level, grid in enumerate(field.grids):
             whole = field.level(planes, level)
             assert whole.shape[2:] == grid.shape
@@ -232,7 +232,7 @@ def test_queries_finer_than_the_grid_agree_with_interpolation(kind: str) -> None
     points = lattice_mm(grid).reshape(*grid.shape, 3)[4:-4, 4:-4, 4:-4]
     between = (points[:-1, :-1, :-1] + points[1:, 1:, 1:]) / 2
     with torch.no_grad():
-        planes = made.network.planes(batch["images"], made._views(batch["sources_um"]))
+        planes = made.network.field.planes(batch["images"], made._views(batch["sources_um"]))
         whole = field.level(planes, 0)[0, :, 4:-4, 4:-4, 4:-4]
         fine = field.at(planes, between.reshape(-1, 3), 0)[0].T.reshape(len(whole), *between.shape[:3])
     ends = [(slice(None, -1), slice(1, None))] * 3

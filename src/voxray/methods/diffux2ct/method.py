@@ -51,16 +51,16 @@ class _Network(nn.Module):
 
     def __init__(self, config: DiffuX2CTConfig, grid: VolumeGrid, side_mm: float) -> None:
         super().__init__()
-        self.planes = TriPlanes(config.planes, grid, side_mm)
+        planes = TriPlanes(config.planes, grid, side_mm)
         sizes = [config.denoiser.patch * 2**level for level in range(len(config.denoiser.channels))]
         grids = [_coarser(grid, size) for size in sizes]
-        self.field = FeatureField(config.field, self.planes, grids, config.denoiser.channels)
+        self.field = FeatureField(config.field, planes, grids, config.denoiser.channels)
         self.field.checkpointing = config.denoiser.checkpointing
         self.denoiser = CoherentUNet(config.denoiser)
 
     def conditions(self, images: Float[Tensor, "b v 2 p p"], views: Sequence[ViewGeometry]) -> list[Tensor]:
         """Return what each level of the U-Net is told, from fine to coarse."""
-        planes = self.planes(images, views)
+        planes = self.field.planes(images, views)
         return [self.field.level(planes, level) for level in range(len(self.field.grids))]
 
 
