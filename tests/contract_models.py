@@ -11,6 +11,7 @@ from small_models import SETUP, SHAPE, SPACING_MM, patient, rng
 from voxray.geometry import ViewGeometry
 from voxray.images import Radiograph
 from voxray.methods import Estimate, Method
+from voxray.methods.diffux2ct.config import DiffuX2CTConfig
 from voxray.methods.dvg.config import DvgConfig
 from voxray.methods.dx2ct.config import Dx2ctConfig
 from voxray.methods.stages import MethodConfig
@@ -18,7 +19,9 @@ from voxray.recipes import Recipe, load_recipe, recipe_names
 
 VIEWS = ViewGeometry.biplanar(setup=SETUP)
 # These make nothing consistent with the X-rays, for their papers do not.
-NOT_CONSISTENT = {"dvg-paper-single", "dvg-paper-biplanar", "dx2ct-paper-biplanar", "dx2ct-paper-mono"}
+NOT_CONSISTENT = {
+    "diffux2ct-paper", "dvg-paper-single", "dvg-paper-biplanar", "dx2ct-paper-biplanar", "dx2ct-paper-mono"
+}  # fmt: skip
 
 
 def choices() -> list[object]:
@@ -90,6 +93,19 @@ def _small_dx2ct(config: MethodConfig, brief: bool) -> list[str]:
     ]  # fmt: skip
 
 
+def _small_diffux2ct(config: MethodConfig, brief: bool) -> list[str]:
+    assert isinstance(config, DiffuX2CTConfig)
+    windows = "null" if config.denoiser.windows is None else "{levels: 1, size: 4, head_channels: 8}"
+    return [
+        "config.anatomy.spacing_mm=20.0", "config.denoiser.patch=1", "config.denoiser.channels=[8, 16]",
+        "config.denoiser.blocks=1", f"config.denoiser.windows={windows}", "config.planes.pixels=32",
+        "config.planes.features=[8, 8]", "config.planes.channels=4", "config.planes.heights=4",
+        "config.field.hidden=16", "config.field.layers=2", "config.field.bands=3", "config.sampler.steps=4",
+        "config.ensemble=2", f"config.training={{steps: {2 if brief else 150}, learning_rate: 5.0e-3}}",
+        *(["config.consistency.lengths_mm=[20.0]"] if config.consistency is not None else []),
+    ]  # fmt: skip
+
+
 # Autoencoders with latents of 16^3, and of 8^3 for nets that are slow.
 _FINE = "widths: [8, 16], encoder_blocks: 0, decoder_widths: [8], decoder_blocks: [0], codes: 256, dead_below: 0.05"
 _SHALLOW = (
@@ -98,7 +114,8 @@ _SHALLOW = (
 )
 # What makes a method small, besides the grid; a method that is quick by itself needs nothing here.
 _SMALL: dict[str, Callable[[MethodConfig, bool], list[str]]] = {
-    "accord": _small_accord, "atlas": _small_atlas, "dvg": _small_dvg, "dx2ct": _small_dx2ct,
+    "accord": _small_accord, "atlas": _small_atlas, "diffux2ct": _small_diffux2ct, "dvg": _small_dvg,
+    "dx2ct": _small_dx2ct,
 }  # fmt: skip
 
 

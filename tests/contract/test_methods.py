@@ -62,6 +62,8 @@ def test_T7_a_method_builds_from_its_recipe_and_without_memory(name: str) -> Non
     assert isinstance(method.config, method_named(small(name).method).Config)
     names = [stage.name for stage in stages]
     assert len(set(names)) == len(names) > 0
+    places = [tensor.data_ptr() for tensor in method.state_dict().values() if tensor.numel()]
+    assert len(set(places)) == len(places), "a tensor of two names cannot be written to a checkpoint"
     with torch.device("meta"):
         empty = load_recipe(name).build()
     assert {tensor.device.type for tensor in empty.state_dict().values()} == {"meta"}

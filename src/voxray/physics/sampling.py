@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from voxray.geometry import ViewGeometry, VolumeGrid
+from voxray.geometry._frozen import FloatArray
 
 # Samples taken at a time; bounds the memory to some 100 MB.
 CHUNK = 1 << 21
@@ -29,6 +30,27 @@ def rays_in_voxels(grid: VolumeGrid, views: ViewGeometry, view: int, device: tor
     source = grid.mm_to_index(views.source_mm[view])
     pixels = grid.mm_to_index(views.pixels_mm(view).reshape(-1, 3))
     return torch.from_numpy(source).to(device), torch.from_numpy(pixels - source).to(device)
+
+
+def on_detector(
+    points_mm: FloatArray, views: ViewGeometry, view: int
+) -> tuple[Float[Tensor, "*points 2"], Bool[Tensor, "*points"]]:
+    """Return where a view shows points, as `F.grid_sample` takes places, and whether it sees them.
+
+    Args:
+        points_mm: (..., 3), LPS.
+        views: sources and detectors.
+        view: which of them.
+
+    Returns:
+        Places (column, row), -1 and 1 being the edges of the detector; False for points beside it or not in front of
+        the source. Both on the CPU.
+    """
+    away, normal = points_mm - views.source_mm[view], np.cross(views.u_mm[view], views.v_mm[view])
+    ahead = (away @ normal) * np.dot(views.centre_mm[view] - views.source_mm[view], normal) > 0
+    place = (2 * views.project_mm(points_mm, view) + 1) / views.shapes[view] - 1
+    seen = ahead & (np.abs(place) <= 1).all(-1)
+    return torch.from_numpy(place[..., ::-1].astype(np.float32)), torch.from_numpy(seen)
 
 
 def interpolate(

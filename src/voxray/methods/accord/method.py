@@ -15,7 +15,7 @@ from voxray.diffusion import follow, on_path
 from voxray.errors import NumericalError, RecipeError
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
-from voxray.methods.accord.block import PatchUNet, patches
+from voxray.methods.accord.block import PatchUNet
 from voxray.methods.accord.config import AccordConfig, TextureConfig
 from voxray.methods.accord.rays import DIRECTIONS, smear
 from voxray.methods.anatomy import Anatomy
@@ -32,6 +32,7 @@ from voxray.methods.base import (
 )
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage, StageOptions
 from voxray.nets.ensemble import joined, members
+from voxray.nets.patches import patches
 from voxray.physics.attenuation import HU_RANGE, MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.backprojection import back_project
 from voxray.physics.consistency import Scene, interpolate_onto

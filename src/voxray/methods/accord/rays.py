@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from voxray.geometry import ViewGeometry, VolumeGrid
+from voxray.physics.sampling import on_detector
 
 # Of a symmetric 3 x 3 matrix: xx, yy, zz, xy, xz, yz.
 _PAIRS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
@@ -41,18 +42,14 @@ def smear(
     k, j, i = np.meshgrid(*map(np.arange, grid.shape), indexing="ij")
     places = grid.index_to_mm(np.stack([i, j, k], axis=-1))
     rays, smeared = (torch.zeros(DIRECTIONS, *grid.shape, device=device) for _ in range(2))
-    for n, (image, shape) in enumerate(zip(images, views.shapes, strict=True)):
-        away, normal = places - views.source_mm[n], np.cross(views.u_mm[n], views.v_mm[n])
-        ahead = (away @ normal) * np.dot(views.centre_mm[n] - views.source_mm[n], normal) > 0
-        # -1 and 1 are the edges of the detector, (row, column).
-        place = (2 * views.project_mm(places, n) + 1) / shape - 1
-        seen = torch.from_numpy(ahead & (np.abs(place) <= 1).all(-1)).to(device)
-        columns_first = torch.from_numpy(place[..., ::-1].astype(np.float32)).to(device)
+    for n, image in enumerate(images):
+        place, seen = on_detector(places, views, n)
         value = F.grid_sample(
-            image[None, None].float(), columns_first.reshape(1, 1, -1, 2), padding_mode="border", align_corners=False
+            image[None, None].float(), place.reshape(1, 1, -1, 2).to(device), padding_mode="border", align_corners=False
         ).reshape(grid.shape)
-        unit = F.normalize(torch.from_numpy(away.astype(np.float32)).to(device), dim=-1)
-        outer = torch.stack([unit[..., a] * unit[..., b] for a, b in _PAIRS]) * seen
+        away = torch.from_numpy((places - views.source_mm[n]).astype(np.float32)).to(device)
+        unit = F.normalize(away, dim=-1)
+        outer = torch.stack([unit[..., a] * unit[..., b] for a, b in _PAIRS]) * seen.to(device)
         rays += outer
         smeared += outer * value
     return rays, smeared / rays[:3].sum(0).clamp_min(1)

@@ -1,0 +1,10 @@
+"""DiffuX2CT: a diffusion of voxels, told by planes of X-ray features that can be queried at any place.
+
+config.py: everything that can be chosen. sight.py: which ray goes through which point. triplane.py: X-rays to planes.
+field.py: planes to features at points. denoiser.py: the U-Net. projections.py: the loss of projections.
+method.py: the method.
+"""
+
+from voxray.methods.diffux2ct.method import DiffuX2CT
+
+__all__ = ["DiffuX2CT"]
