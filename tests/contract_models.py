@@ -11,7 +11,7 @@ from small_models import SETUP, SHAPE, SPACING_MM, patient, rng
 from voxray.geometry import ViewGeometry
 from voxray.images import Radiograph
 from voxray.methods import Estimate, Method
-from voxray.methods.diffux2ct.config import DiffuX2CTConfig
+from voxray.methods.diffux2ct.config import Diffux2ctConfig
 from voxray.methods.dvg.config import DvgConfig
 from voxray.methods.dx2ct.config import Dx2ctConfig
 from voxray.methods.stages import MethodConfig
@@ -94,7 +94,7 @@ def _small_dx2ct(config: MethodConfig, brief: bool) -> list[str]:
 
 
 def _small_diffux2ct(config: MethodConfig, brief: bool) -> list[str]:
-    assert isinstance(config, DiffuX2CTConfig)
+    assert isinstance(config, Diffux2ctConfig)
     windows = "null" if config.denoiser.windows is None else "{levels: 1, size: 4, head_channels: 8}"
     return [
         "config.anatomy.spacing_mm=20.0", "config.denoiser.patch=1", "config.denoiser.channels=[8, 16]",

@@ -1,9 +1,10 @@
 """Training without an engine: each stage on one batch, in moments. What the contract tests train methods with."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from small_models import xrays_of
 from torch import nn
 
@@ -100,4 +101,8 @@ def sample_of(case: Case, views: ViewGeometry) -> TrainingSample:
 
 def item_of(preparation: Preparation, sample: TrainingSample) -> Item:
     """Return what the preparation makes, by way of the one before it; in single precision."""
-    return preparation.make(sample if preparation.after is None else item_of(preparation.after, sample))  # type: ignore[arg-type]
+    if preparation.after is not None:
+        return preparation.make(item_of(preparation.after, sample))  # type: ignore[arg-type]
+    factor = preparation.coarser
+    averages = replace(sample, hu=F.avg_pool3d(sample.hu, factor), grid=sample.grid.coarser(factor))
+    return preparation.make(averages)  # type: ignore[arg-type]

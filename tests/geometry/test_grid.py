@@ -91,6 +91,14 @@ def test_resized_fills_the_same_box(grid: VolumeGrid, shape: tuple[int, int, int
     assert other.resized(grid.shape).is_close(grid, 1e-9)
 
 
+def test_a_coarser_grid_fills_the_same_box() -> None:
+    grid = VolumeGrid.centred(shape=(8, 12, 16), spacing_mm=(2.0, 3.0, 4.0), centre_mm=(1.0, 2.0, 3.0))
+    coarse = grid.coarser(4)
+    assert coarse.shape == (2, 3, 4)
+    assert np.allclose(coarse.corners_mm(), grid.corners_mm())
+    assert grid.coarser(1).is_close(grid)
+
+
 @given(volume_grids(), st.tuples(*[st.floats(-900, 900)] * 3))
 def test_I8_shifted_moves_every_corner_alike(grid: VolumeGrid, offset: tuple[float, float, float]) -> None:
     other = grid.shifted(offset)

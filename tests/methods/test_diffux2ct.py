@@ -17,7 +17,7 @@ from voxray.diffusion import GaussianDiffusion, linear_betas
 from voxray.errors import RecipeError
 from voxray.geometry import Setup, ViewGeometry
 from voxray.images import CTVolume
-from voxray.methods.diffux2ct import DiffuX2CT
+from voxray.methods.diffux2ct import Diffux2ct
 from voxray.methods.diffux2ct.config import DenoiserConfig, PlanesConfig, ProjectionConfig, WindowsConfig
 from voxray.methods.diffux2ct.denoiser import CoherentUNet
 from voxray.methods.diffux2ct.projections import along_axes, along_rays
@@ -36,22 +36,22 @@ CPU = torch.device("cpu")
 NAME = "diffux2ct-small"
 
 
-def method(name: str = NAME, *overrides: str) -> DiffuX2CT:
+def method(name: str = NAME, *overrides: str) -> Diffux2ct:
     """Return the method of a brief recipe as it begins, with some settings changed."""
     recipe = parse_recipe(small(name, brief=True).to_yaml(), name, overrides)
     with seeded("tests", name):
         made = recipe.build()
-    assert isinstance(made, DiffuX2CT)
+    assert isinstance(made, Diffux2ct)
     made.anatomy.fit([patient(seed) for seed in range(3)], None)
     return made.eval()
 
 
-def stage(made: DiffuX2CT) -> GradientStage:
+def stage(made: Diffux2ct) -> GradientStage:
     (found,) = (one for one in made.stages() if isinstance(one, GradientStage))
     return found
 
 
-def batch_of(made: DiffuX2CT, *samples: TrainingSample) -> dict[str, Tensor]:
+def batch_of(made: Diffux2ct, *samples: TrainingSample) -> dict[str, Tensor]:
     with torch.no_grad():
         items = [item_of(stage(made).preparation, sample) for sample in samples]
     return {key: torch.stack([item[key] for item in items]) for key in items[0]}
@@ -407,10 +407,10 @@ def test_items_hold_the_sources_to_a_thousandth_of_a_millimetre_and_the_average_
 def test_without_consistency_a_result_is_the_sample_and_several_have_a_spread() -> None:
     radiograph = xrays_of(patient(20), VIEWS)
     made = briefly_trained(NAME)
-    assert isinstance(made, DiffuX2CT)
+    assert isinstance(made, Diffux2ct)
     settings = made.settings.model_copy(update={"consistency": None, "between": False, "ensemble": 1})
     with torch.random.fork_rng():
-        plain = DiffuX2CT(settings, made.grid)
+        plain = Diffux2ct(settings, made.grid)
     plain.load_state_dict(made.state_dict())
     one = plain.eval().reconstruct(radiograph, rng=rng())
     assert one.std is None

@@ -207,7 +207,7 @@ class XrayDataset(_Samples):
     def __getitem__(self, index: int) -> TrainingSample:
         rng = self._rng(index)
         case = self.store.load(self.ids[index])
-        grid = coarser_grid(case.volume.grid.shifted(-case.isocentre_mm), self.coarser)
+        grid = case.volume.grid.shifted(-case.isocentre_mm).coarser(self.coarser)
         views, outside = self._draw_views(rng), self._draw_outside(rng)
         deformation = Deformation.none()
         if self.augment is not None:
@@ -327,12 +327,6 @@ def extended(
     affine = np.array(grid.affine)
     affine[:3, 3] = grid.index_to_mm(-before)
     return VolumeGrid((nz, ny, nx), affine), (int(before[2]), int(before[1]), int(before[0]))
-
-
-def coarser_grid(grid: VolumeGrid, factor: int) -> VolumeGrid:
-    """Return the grid of the same box whose voxels are cubes of `factor` voxels."""
-    z, y, x = (n // factor for n in grid.shape)
-    return grid.resized((z, y, x))
 
 
 def _cut(hu: Float[Tensor, "z y x"], start: tuple[int, int, int], shape: tuple[int, int, int]) -> Tensor:

@@ -118,6 +118,11 @@ class VolumeGrid:
         affine[:3, 3] = self.index_to_mm(ratio / 2 - 0.5)
         return VolumeGrid(shape, affine)
 
+    def coarser(self, factor: int) -> "VolumeGrid":
+        """Return the grid of the same box whose voxels are cubes of `factor` voxels; its sides are multiples of it."""
+        z, y, x = (n // factor for n in self.shape)
+        return self.resized((z, y, x))
+
     def shifted(self, offset_mm: Sequence[float] | FloatArray) -> "VolumeGrid":
         """Return the same grid, `offset_mm` (x, y, z) further on; its axes keep their directions."""
         affine = np.array(self.affine)

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import Dataset
 
 from voxray.data.augment import AugmentOptions
-from voxray.data.dataset import PhantomDataset, TrainingSample, XrayDataset, coarser_grid
+from voxray.data.dataset import PhantomDataset, TrainingSample, XrayDataset
 from voxray.data.store import Store
 from voxray.errors import InputError
 from voxray.geometry import VolumeGrid
@@ -45,7 +45,7 @@ class Samples(Dataset[TrainingSample]):
         samples.cases.coarser *= factor
         if self.phantoms is not None:
             samples.phantoms = copy(self.phantoms)
-            samples.phantoms.grid = coarser_grid(self.phantoms.grid, factor)
+            samples.phantoms.grid = self.phantoms.grid.coarser(factor)
         return samples
 
     def __len__(self) -> int:

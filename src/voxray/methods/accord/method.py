@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from voxray.data.dataset import TrainingSample, coarser_grid
+from voxray.data.dataset import TrainingSample
 from voxray.diffusion import follow, on_path
 from voxray.errors import NumericalError, RecipeError
 from voxray.geometry import ViewGeometry, VolumeGrid
@@ -87,7 +87,7 @@ class Accord(Method):
                 f"The sides of accord's grid are multiples of {max(lowest)} voxels, from {_LOWEST * max(lowest)} on, "
                 f"not {grid.shape}."
             )
-        self.grids = [coarser_grid(grid, block.coarser) for block in config.blocks]
+        self.grids = [grid.coarser(block.coarser) for block in config.blocks]
         self.anatomy = Anatomy(config.anatomy, grid)
         self.blocks = nn.ModuleList(
             joined(
@@ -112,7 +112,7 @@ class Accord(Method):
 
     def known(self, scene: Scene, measured: Sequence[Tensor], views: ViewGeometry) -> Item:
         """Return what a block is told of a scene: the volume (0..1), the residual, smeared X-rays, ray directions."""
-        rays, smeared = smear(measured, views, coarser_grid(scene.grid, _COARSER))
+        rays, smeared = smear(measured, views, scene.grid.coarser(_COARSER))
         residual = [(m - p) / len(views) for m, p in zip(measured, scene.project(views), strict=True)]
         return {
             "present": to_unit_range(mu_to_hu(scene.mu)),
@@ -147,7 +147,7 @@ class Accord(Method):
         volumes = patches(torch.stack([known["present"], known["residual"], *more], 1), side)
         shape = volumes.shape[2:]
         seen = F.interpolate(torch.cat([known["smeared"], known["rays"]], 1), shape, mode="trilinear")
-        place = self._place(coarser_grid(self.grid, self.grid.shape[0] // shape[0])).expand(len(volumes), -1, *shape)
+        place = self._place(self.grid.coarser(self.grid.shape[0] // shape[0])).expand(len(volumes), -1, *shape)
         return torch.cat([volumes, seen, place], 1)
 
     def _place(self, grid: VolumeGrid) -> Float[Tensor, "5 z y x"]:

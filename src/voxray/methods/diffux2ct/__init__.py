@@ -5,6 +5,6 @@ field.py: planes to features at points. denoiser.py: the U-Net. projections.py: 
 method.py: the method.
 """
 
-from voxray.methods.diffux2ct.method import DiffuX2CT
+from voxray.methods.diffux2ct.method import Diffux2ct
 
-__all__ = ["DiffuX2CT"]
+__all__ = ["Diffux2ct"]

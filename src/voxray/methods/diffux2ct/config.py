@@ -89,7 +89,7 @@ class ProjectionConfig(MethodConfig):
     weight: float | None = Field(default=None, gt=0, description="beside the noise's loss; null for the paper's 1 / T")
 
 
-class DiffuX2CTConfig(MethodConfig):
+class Diffux2ctConfig(MethodConfig):
     """DiffuX2CT."""
 
     anatomy: AnatomyConfig = AnatomyConfig()
@@ -117,7 +117,7 @@ class DiffuX2CTConfig(MethodConfig):
     training: StageOptions = StageOptions(steps=500_000, batch_size=2, learning_rate=1e-4, ema=0.9999)
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "DiffuX2CTConfig":
+    def _fits_together(self) -> "Diffux2ctConfig":
         if self.between and self.consistency is None:
             raise ValueError("between needs `consistency`, which is null")
         if self.sampler.steps > self.steps:

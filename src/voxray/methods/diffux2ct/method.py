@@ -26,7 +26,7 @@ from voxray.methods.base import (
     estimate_of_samples,
     in_bf16,
 )
-from voxray.methods.diffux2ct.config import DiffuX2CTConfig
+from voxray.methods.diffux2ct.config import Diffux2ctConfig
 from voxray.methods.diffux2ct.denoiser import CoherentUNet
 from voxray.methods.diffux2ct.field import FeatureField
 from voxray.methods.diffux2ct.projections import along_axes, along_rays
@@ -49,11 +49,11 @@ _LOWEST = 4
 class _Network(nn.Module):
     """All that is learned, from end to end."""
 
-    def __init__(self, config: DiffuX2CTConfig, grid: VolumeGrid, side_mm: float) -> None:
+    def __init__(self, config: Diffux2ctConfig, grid: VolumeGrid, side_mm: float) -> None:
         super().__init__()
         planes = TriPlanes(config.planes, grid, side_mm)
         sizes = [config.denoiser.patch * 2**level for level in range(len(config.denoiser.channels))]
-        grids = [_coarser(grid, size) for size in sizes]
+        grids = [grid.coarser(size) for size in sizes]
         self.field = FeatureField(config.field, planes, grids, config.denoiser.channels)
         self.field.checkpointing = config.denoiser.checkpointing
         self.denoiser = CoherentUNet(config.denoiser)
@@ -64,7 +64,7 @@ class _Network(nn.Module):
         return [self.field.level(planes, level) for level in range(len(self.field.grids))]
 
 
-class DiffuX2CT(Method):
+class Diffux2ct(Method):
     """DiffuX2CT (ECCV 2024, arXiv 2407.13545): tri-plane decoupling, an implicit decoder, windows, a projection loss.
 
         L = |eps - eps_theta(y_t, t, c)|^2 + alpha_bar_t / T L_proj(y0_hat, y0),    y0_hat of y_t and eps_theta
@@ -76,9 +76,9 @@ class DiffuX2CT(Method):
     """
 
     name = "diffux2ct"
-    Config = DiffuX2CTConfig
+    Config = Diffux2ctConfig
 
-    def __init__(self, config: DiffuX2CTConfig, grid: VolumeGrid) -> None:
+    def __init__(self, config: Diffux2ctConfig, grid: VolumeGrid) -> None:
         super().__init__(config, grid)
         self.settings = config
         lowest = config.coarser * config.denoiser.lowest
@@ -87,7 +87,7 @@ class DiffuX2CT(Method):
                 f"The sides of diffux2ct's grid are multiples of {lowest} voxels, from {_LOWEST * lowest} on, for "
                 f"the levels of this denoiser; not {grid.shape}."
             )
-        self.coarse = _coarser(grid, config.coarser)
+        self.coarse = grid.coarser(config.coarser)
         self.side_mm = _REACH * float(grid.size_mm.max())
         self.anatomy = Anatomy(config.anatomy, grid)
         self.network = _Network(config, self.coarse, self.side_mm)
@@ -99,7 +99,7 @@ class DiffuX2CT(Method):
 
     def stages(self) -> Sequence[AnyStage]:
         """Return: the anatomy around the volume, and all networks together."""
-        preparation = Preparation("planes", self._prepare)
+        preparation = Preparation("planes", self._prepare, coarser=self.settings.coarser)
         stage = GradientStage(
             "diffusion", self.network, preparation, self._loss, self.settings.training, preview=self._preview
         )
@@ -108,7 +108,7 @@ class DiffuX2CT(Method):
     def _prepare(self, sample: TrainingSample) -> Item:
         images, views = [image[0] for image in sample.images], sample.views[0]
         return {
-            "ct": F.avg_pool3d(to_unit_range(sample.hu)[None], self.settings.coarser)[0, 0],
+            "ct": to_unit_range(sample.hu[0]),
             "images": self._seen(images, views),
             # Whole numbers are kept as they are: half precision would move the sources by metres.
             "sources_um": torch.from_numpy(np.rint(1000 * views.source_mm).astype(np.int64)),
@@ -220,9 +220,3 @@ class DiffuX2CT(Method):
     def _conditions(self, measured: Sequence[Tensor], views: ViewGeometry) -> list[Tensor]:
         with in_bf16(measured[0]):
             return self.network.conditions(self._seen(measured, views)[None], [self._planes(views.source_mm)])
-
-
-def _coarser(grid: VolumeGrid, factor: int) -> VolumeGrid:
-    """Return the grid of the same box whose voxels are cubes of `factor` voxels."""
-    z, y, x = (n // factor for n in grid.shape)
-    return grid.resized((z, y, x))
