@@ -11,6 +11,7 @@ from small_models import GRID, SETUP, patient, rng, xrays_of
 from voxray.data.dataset import TrainingSample
 from voxray.errors import RecipeError
 from voxray.geometry import ViewGeometry, VolumeGrid
+from voxray.images import Radiograph
 from voxray.methods.accord import Accord
 from voxray.methods.accord.block import PatchUNet
 from voxray.methods.accord.config import AccordConfig, BlockConfig, TextureConfig
@@ -270,6 +271,20 @@ def test_the_spread_learns_how_far_nine_of_ten_voxels_are_off(monkeypatch: pytes
 
     best = loss(ninety)
     assert all(loss(factor * ninety) > best for factor in (0.5, 0.9, 1.1, 2.0))
+
+
+def test_the_spread_is_scaled_by_the_number_of_views() -> None:
+    radiograph = xrays_of(patient(20), VIEWS)
+    one = Radiograph(radiograph.images[:1], VIEWS.subset([0]), radiograph.kind)
+
+    def std(of: Radiograph, *scales: float) -> torch.Tensor:
+        found = method(spread_scale=scales).reconstruct(of, rng=rng()).std
+        assert found is not None
+        return found.hu
+
+    assert torch.allclose(std(one, 3.0, 2.0), 3 * std(one, 1.0))
+    assert torch.allclose(std(radiograph, 3.0, 2.0), 2 * std(radiograph, 1.0))
+    assert torch.allclose(std(radiograph, 3.0), 3 * std(radiograph, 1.0))
 
 
 def test_where_no_ray_goes_it_is_as_unsure_as_the_anatomy() -> None:

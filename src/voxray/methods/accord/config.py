@@ -1,5 +1,7 @@
 """The configuration of Accord."""
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
@@ -66,7 +68,10 @@ class AccordConfig(MethodConfig):
         default=0.0, ge=0, le=1, description="of the result: 0 for the posterior mean, 1 for a sample with texture"
     )
     consistency: AgreementConfig = AgreementConfig(iterations=25, lengths_mm=(5.0,), scale=0.5, noise=0.02)
-    spread_scale: float = Field(default=1.0, gt=0, description="brings the blocks' spread to that of new patients")
+    spread_scale: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(1.0,), strict=False, min_length=1,
+        description="brings the last block's spread to that of new patients: of one view, two, ...; the last for more",
+    )  # fmt: skip
     display_noise: float = Field(default=0.15, gt=0, description="noise of display values, whose scale is a guess")
 
     @model_validator(mode="after")

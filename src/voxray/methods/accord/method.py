@@ -270,7 +270,8 @@ class Accord(Method):
         if not bool(torch.isfinite(scene.mu).all()):
             raise NumericalError("The reconstruction is not finite: are the X-rays line integrals of a usual size?")
         drawn = [self._sample(scene, measured, views, outside, noise, rng, steps) for _ in range(count)]
-        grid = self.grid.shifted(centre_mm)
+        grid, scales = self.grid.shifted(centre_mm), self.settings.spread_scale
+        spread = spread * scales[min(len(views), len(scales)) - 1]
         if self.settings.realism > 0:
             r, one = self.settings.realism, drawn[0]
             scene = replace(scene, mu=scene.mu.lerp(one.mu, r), around=scene.around.lerp(one.around, r))
@@ -279,7 +280,7 @@ class Accord(Method):
             views,
             centre_mm,
             samples=tuple(as_volume(one, grid) for one in drawn) if samples > 1 else (),
-            std=CTVolume(_HU * self.settings.spread_scale * spread.cpu(), grid),
+            std=CTVolume(_HU * spread.cpu(), grid),
             details={
                 "blocks": len(self.blocks),
                 "realism": self.settings.realism,
