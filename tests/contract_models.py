@@ -87,8 +87,8 @@ def _small_dx2ct(config: MethodConfig, brief: bool) -> list[str]:
         "config.spade_channels=8",
         "config.condition={resnet_width: 0.125, channels: 16, bands: 4, hidden: 16, blocks: 1, heads: 2, "
         f"transformer: {lift}}}",
-        "config.sampler={solver: dpm-solver++, steps: 3}", "config.slices=4", "config.target=sample",
-        f"config.training={{steps: {2 if brief else 150}, learning_rate: 5.0e-3}}",
+        "config.sampler={solver: dpm-solver++, steps: 3}", "config.slices=12", "config.target=sample",
+        f"config.training={{steps: {2 if brief else 300}, learning_rate: 3.0e-3}}",
         *(["config.consistency.lengths_mm=[20.0]"] if config.consistency is not None else []),
     ]  # fmt: skip
 
