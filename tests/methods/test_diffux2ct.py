@@ -377,7 +377,7 @@ def test_the_weight_of_projections_is_one_over_the_number_of_steps() -> None:
     without = method(NAME, "config.projection=null")
     found = stage(without).loss(batch_of(without, sample_of(patient(0), VIEWS)), 0, rng())
     assert set(found) == {"loss"}
-    assert float(found["loss"]) == pytest.approx(float(losses["null"]["simple"]), rel=1e-5)
+    assert found["loss"].item() == pytest.approx(losses["null"]["simple"].item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("target", ["epsilon", "sample", "v_prediction"])
