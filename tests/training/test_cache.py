@@ -12,7 +12,7 @@ from tiny_learner import Tiny, tiny_recipe
 
 from voxray.data.dataset import TrainingSample
 from voxray.data.store import Store
-from voxray.errors import InputError, NumericalError
+from voxray.errors import InputError, NumericalError, RecipeError
 from voxray.methods.stages import Item, Preparation, StageOptions
 from voxray.recipes import Recipe, load_recipe
 from voxray.recipes.sections import DataRecipe
@@ -102,6 +102,14 @@ def test_batches_are_stacks_in_single_precision(phantoms: Store, tmp_path: Path)
     assert (step, next_step) == (5, 6)
     assert batch["hu"].shape == (2, 1, 32, 32, 32)
     assert (batch["hu"].dtype, batch["views"].tolist()) == (torch.float32, [2, 2])
+
+
+def test_samples_of_different_shapes_cannot_share_a_batch() -> None:
+    stream = [{"images": torch.zeros(views, 4, 4)} for views in (2, 2, 1, 2)]
+    batches = iter(Batches(lambda: iter(stream), 0, 2, 2))
+    assert next(batches)[1]["images"].shape == (2, 2, 4, 4)
+    with pytest.raises(RecipeError, match=r"'images' have the shapes \(1, 4, 4\), \(2, 4, 4\).*batch_size of 1"):
+        next(batches)
 
 
 def test_O1_a_stop_leaves_whole_files_only(phantoms: Store, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from voxray.data.dataset import TrainingSample, make_loader
-from voxray.errors import NumericalError, ResourceError, VoxrayError
+from voxray.errors import NumericalError, RecipeError, ResourceError, VoxrayError
 from voxray.images.atomic import atomic_path
 from voxray.images.reading import reading
 from voxray.methods.stages import Batch, Item, Preparation
@@ -136,7 +136,7 @@ class Batches:
 
         def batch() -> Batch:
             parts = [next(items) for _ in range(self.size)]
-            return {name: torch.stack([_single(part[name]) for part in parts]) for name in parts[0]}
+            return {name: _stacked(name, [_single(part[name]) for part in parts]) for name in parts[0]}
 
         with ThreadPoolExecutor(1) as pool:
             ahead = pool.submit(batch)
@@ -145,6 +145,16 @@ class Batches:
                 if step + 1 < self.end:
                     ahead = pool.submit(batch)
                 yield step, ready
+
+
+def _stacked(name: str, tensors: Sequence[Tensor]) -> Tensor:
+    shapes = sorted({tuple(tensor.shape) for tensor in tensors})
+    if len(shapes) > 1:
+        raise RecipeError(
+            f"Samples whose {name!r} have the shapes {', '.join(map(str, shapes))} cannot share a batch: take a "
+            "batch_size of 1, or views of one number."
+        )
+    return torch.stack(list(tensors))
 
 
 def _half(tensor: Tensor) -> Tensor:
