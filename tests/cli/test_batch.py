@@ -136,13 +136,15 @@ def test_T2_a_csv_of_patients(cli: Cli, tiny: str, projected: Path, tmp_path: Pa
 def test_T2_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(
     cli: Cli, tiny: str, patients: Path, tmp_path: Path
 ) -> None:
-    (patients / "bert" / "pa.nii.gz").write_bytes((patients / "anna" / "pa.nii.gz").read_bytes())
+    for name in ("bert", *(f"zoe{n}" for n in range(9))):  # many: a run that is over cannot be stopped
+        (patients / name).mkdir(exist_ok=True)
+        (patients / name / "pa.nii.gz").write_bytes((patients / "anna" / "pa.nii.gz").read_bytes())
     out = tmp_path / "out"
     command = [sys.executable, "-m", "voxray", "reconstruct", str(patients), "-o", str(out), "--model", tiny]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         said = process.stderr.readline()
-        while said and "bert (2 of 3)" not in said:
+        while said and "bert (2 of 12)" not in said:
             said = process.stderr.readline()
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
@@ -152,12 +154,12 @@ def test_T2_ctrl_c_leaves_whole_files_and_the_next_run_goes_on(
     names = {Path(name).name for name in written(out)}
     assert names <= {"ct.nii.gz", "preview.png", "report.json", "batch.json"}  # no temporary file
     assert (out / "anna" / "report.json").is_file()
-    assert not (out / "carl").exists()
+    assert not (out / "zoe8").exists()
     before = written(out)
     assert cli("reconstruct", patients, "-o", out, "--model", tiny).code == 0
     for name in ("anna/ct.nii.gz", "anna/report.json"):
         assert written(out)[name] == before[name]
-    assert {"anna/report.json", "bert/report.json", "carl/report.json"} <= written(out).keys()
+    assert {"anna/report.json", "bert/report.json", "zoe8/report.json"} <= written(out).keys()
 
 
 # ---------------------------------------------------------------- which patients there are
