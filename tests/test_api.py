@@ -1,5 +1,6 @@
 """The Python interface, from files to files: what it promises about results, reports and outputs."""
 
+import dataclasses
 import json
 import random
 import warnings
@@ -26,7 +27,7 @@ from voxray.errors import (
     VoxrayWarning,
 )
 from voxray.geometry import ViewGeometry
-from voxray.images import Radiograph
+from voxray.images import CTVolume, Radiograph
 from voxray.images.read_ct import read_ct
 from voxray.images.report import Report
 from voxray.images.write_radiograph import write_radiograph
@@ -247,7 +248,12 @@ def test_I12_results_are_written_in_every_format_and_never_over_others(
 def test_I12_nothing_of_a_former_result_is_left_under_a_new_report(
     model: Path, xrays: Radiograph, tmp_path: Path
 ) -> None:
-    voxray.reconstruct(xrays, model=model, samples=2).save(tmp_path / "out", formats=("nifti", "mha", "dicom"))
+    sure = voxray.reconstruct(xrays, model=model, samples=2)
+    grid = sure.volume.grid
+    ends = (CTVolume((sure.volume.hu - 50).clamp_min(-1000), grid), CTVolume(sure.volume.hu + 90, grid))
+    dataclasses.replace(sure, interval=ends).save(tmp_path / "out", formats=("nifti", "mha", "dicom"))
+    for name, end in zip(("low90", "high90"), ends, strict=True):
+        assert (read_ct(tmp_path / "out" / f"{name}.nii.gz").hu - end.hu).abs().max() <= 0.5001
     others = ("ct.txt", "sample_of_blood.nrrd", "ct.nii")
     for name in others:
         (tmp_path / "out" / name).write_text("not of voxray")

@@ -38,6 +38,7 @@ def make_trial(
     hu: torch.Tensor,
     *,
     std: torch.Tensor | None = None,
+    interval: tuple[torch.Tensor, torch.Tensor] | None = None,
     views: ViewGeometry | None = None,
     protocol: Protocol = "closed",
 ) -> Trial:
@@ -45,6 +46,10 @@ def make_trial(
     views = ViewGeometry.biplanar(setup=SETUP) if views is None else views
     record = dataclasses.replace(patient(0).record, isocentre_mm=(16.0, -8.0, 128.0))
     volume = CTVolume(truth, GRID.shifted(record.isocentre_mm))
-    estimate = Estimate(CTVolume(hu, GRID), std=None if std is None else CTVolume(std, GRID))
+    estimate = Estimate(
+        CTVolume(hu, GRID),
+        std=None if std is None else CTVolume(std, GRID),
+        interval=None if interval is None else (CTVolume(interval[0], GRID), CTVolume(interval[1], GRID)),
+    )
     radiograph = Radiograph(tuple(torch.zeros(shape) for shape in views.shapes), views)
     return Trial(Case(record, volume, volume), protocol, radiograph, "air", estimate)

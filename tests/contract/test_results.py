@@ -62,6 +62,10 @@ def test_D1_T7_the_same_seed_gives_the_same_bits(name: str) -> None:
     assert first.std is not None
     assert first.std.grid == first.volume.grid
     assert first.std.hu.min() >= 0
+    if first.interval is not None:
+        low, high = first.interval
+        assert bool((low.hu <= high.hu).all())
+        assert low.grid == high.grid == first.volume.grid
     assert not torch.equal(first.samples[0].hu, first.samples[1].hu)
     for one, two, three in zip(
         (first.volume, first.std, *first.samples), (again.volume, again.std, *again.samples),

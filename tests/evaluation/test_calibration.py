@@ -1,13 +1,15 @@
-"""Coverage of the intervals that a standard deviation implies."""
+"""Coverage of a method's intervals, of its own or those that a standard deviation implies."""
+
+from typing import Any
 
 import pytest
 import torch
 from trial_maker import BODY, BONE, GRID, LUNGS, chest, make_trial
 
-from voxray.evaluation.calibration import METRICS, coverage, even_width_hu, half_width, std_factor, width_hu
+from voxray.evaluation.calibration import METRICS, Interval, coverage, even_width_hu, half_width, width_factor
 
 
-def scores(*args: torch.Tensor, **kwargs: torch.Tensor) -> dict[str, float | None]:
+def scores(*args: torch.Tensor, **kwargs: Any) -> dict[str, float | None]:
     trial = make_trial(*args, **kwargs)
     return {metric.name: metric.of(trial) for metric in METRICS}
 
@@ -20,12 +22,26 @@ def test_the_intervals_are_those_of_a_gaussian() -> None:
 
 
 def test_O5_coverage_by_hand() -> None:
-    truth = torch.zeros(6)
+    truth, one = torch.zeros(6), torch.ones(6)
     image = torch.tensor([0.6, -0.7, 1.2, -1.3, 1.6, -1.7])
-    found = [coverage(image, truth, torch.ones(6), level) for level in (50, 80, 90)]
+    found = [coverage(Interval(image, z * one, z * one), truth) for z in map(half_width, (50, 80, 90))]
     assert found == pytest.approx([100 / 6, 300 / 6, 500 / 6])
-    assert coverage(image, truth, 2 * torch.ones(6), 90) == 100
-    assert width_hu(torch.tensor([5.0, 15.0]), 90) == pytest.approx(2 * 1.6449 * 10, abs=1e-2)
+    assert coverage(Interval(image, 1.61 * one, 0.71 * one), truth) == pytest.approx(400 / 6)
+    assert coverage(Interval(image, 2 * one, 2 * one), truth) == 100
+    assert Interval(image[:2], torch.tensor([5.0, 15.0]), torch.tensor([7.0, 17.0])).width_hu == 22
+
+
+def test_O5_a_method_with_an_interval_of_its_own_is_judged_by_that() -> None:
+    """All errors reach 20 HU upwards, half of them 10 HU down."""
+    truth = chest()
+    hu = truth - 20
+    hu[:16] = truth[:16] + 10
+    own = (hu - 10.5, hu + 20.5)
+    found = scores(truth, hu, std=torch.full(GRID.shape, 5.0), interval=own)
+    assert (found["coverage90_body"], found["coverage80_body"]) == (100, 0)
+    assert (found["width90"], found["width90_lung"]) == pytest.approx((31, 31))
+    assert found["std_factor90"] == pytest.approx(20 / 20.5)
+    assert scores(truth, hu, interval=(hu - 9.5, hu + 20.5))["coverage90_body"] == pytest.approx(50)
 
 
 def test_O5_a_calibrated_uncertainty_covers_what_it_says_and_half_of_it_covers_less() -> None:
@@ -52,9 +68,10 @@ def test_O5_the_factor_makes_it_cover_what_it_says(times: float) -> None:
 def test_O5_the_factor_by_hand() -> None:
     """Of ten errors of 1 to 10 standard deviations, an interval of 9.5 holds nine; the tenth decides."""
     errors, nothing = torch.arange(1.0, 11.0), torch.zeros(10)
-    assert std_factor(errors, nothing, torch.ones(10), 90) == pytest.approx(10 / 1.6449, rel=1e-4)
-    assert std_factor(errors, nothing, torch.ones(10), 50) == pytest.approx(6 / 0.6745, rel=1e-4)
-    assert std_factor(nothing, nothing, nothing, 90) == 0
+    assert width_factor(Interval(errors, torch.ones(10), nothing), nothing, 90) == 10
+    assert width_factor(Interval(errors, 2 * torch.ones(10), nothing), nothing, 50) == 3
+    assert width_factor(Interval(-errors, nothing, torch.ones(10)), nothing, 50) == 6
+    assert width_factor(Interval(nothing, nothing, nothing), nothing, 90) == 0
 
 
 def test_an_uncertainty_that_knows_where_is_narrower_than_an_even_one() -> None:
@@ -94,9 +111,9 @@ def test_widths_are_those_of_the_body_and_its_tissues() -> None:
 
 
 def test_air_is_covered_whichever_way_it_is_written() -> None:
-    air = torch.full((4,), -1024.0)
-    assert coverage(torch.full((4,), -1000.0), air, torch.zeros(4), 50) == 100
-    assert coverage(torch.full((4,), -999.0), air, torch.zeros(4), 50) == 0
+    air, nothing = torch.full((4,), -1024.0), torch.zeros(4)
+    assert coverage(Interval(torch.full((4,), -1000.0), nothing, nothing), air) == 100
+    assert coverage(Interval(torch.full((4,), -999.0), nothing, nothing), air) == 0
 
 
 def test_without_a_standard_deviation_or_a_body_there_is_no_number() -> None:

@@ -258,19 +258,23 @@ def test_networks_may_be_trained_again_on_other_samples() -> None:
     assert (stages[1].options, stages[2].options) == again
 
 
-def test_the_spread_learns_how_far_nine_of_ten_voxels_are_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_spread_learns_what_one_in_twenty_voxels_is_below_and_above(monkeypatch: pytest.MonkeyPatch) -> None:
     made = method()
     stage = next(stage for stage in made.stages() if isinstance(stage, GradientStage))
     truth = torch.rand(1, 32, 32, 32, generator=rng())
-    error = 0.05 * torch.rand(truth.shape, generator=rng(1)) ** 2
-    ninety = float(error.flatten().quantile(0.9)) / NormalDist().inv_cdf(0.95)
+    error = 0.05 * torch.rand(truth.shape, generator=rng(1)) ** 2 - 0.01  # of the volume, so the truth is -error off
+    low, high = error.flatten().quantile(torch.tensor([0.05, 0.95])) / NormalDist().inv_cdf(0.95)
 
-    def loss(spread: float) -> float:
-        monkeypatch.setattr(made, "improve", lambda *_: (truth + error, torch.full_like(truth, spread)))
+    def loss(below: float, above: float) -> float:
+        spread = torch.stack([torch.full_like(truth, below), torch.full_like(truth, above)], 1)
+        monkeypatch.setattr(made, "improve", lambda *_: (truth + error, spread))
         return float(stage.loss({"truth": truth}, 0, rng())["spread"])
 
-    best = loss(ninety)
-    assert all(loss(factor * ninety) > best for factor in (0.5, 0.9, 1.1, 2.0))
+    below, above = float(high), -float(low)
+    best = loss(below, above)
+    for factor in (0.5, 0.9, 1.1, 2.0):
+        assert loss(factor * below, above) > best
+        assert loss(below, factor * above) > best
 
 
 def test_the_spread_is_scaled_by_the_number_of_views() -> None:
@@ -278,9 +282,13 @@ def test_the_spread_is_scaled_by_the_number_of_views() -> None:
     one = Radiograph(radiograph.images[:1], VIEWS.subset([0]), radiograph.kind)
 
     def std(of: Radiograph, *scales: float) -> torch.Tensor:
-        found = method(spread_scale=scales).reconstruct(of, rng=rng()).std
-        assert found is not None
-        return found.hu
+        found = method(spread_scale=scales).reconstruct(of, rng=rng())
+        assert found.std is not None
+        assert found.interval is not None
+        low, high = (end.hu for end in found.interval)
+        assert torch.allclose(high - found.volume.hu, 1.6449 * found.std.hu, rtol=1e-3)  # untrained: even
+        assert torch.allclose(low, (2 * found.volume.hu - high).clamp_min(-1000), atol=0.1)
+        return found.std.hu
 
     assert torch.allclose(std(one, 3.0, 2.0), 3 * std(one, 1.0))
     assert torch.allclose(std(radiograph, 3.0, 2.0), 2 * std(radiograph, 1.0))
@@ -294,12 +302,12 @@ def test_where_no_ray_goes_it_is_as_unsure_as_the_anatomy() -> None:
     )
     images = [image[: low[0]] for image in xrays_of(patient(20), VIEWS).images]
     with torch.no_grad():
-        made.blocks[0].last.bias.copy_(torch.tensor([0.0, -9.0]))  # nothing to add, and very sure of it
+        made.blocks[0].last.bias.copy_(torch.tensor([0.0, -9.0, -9.0]))  # nothing to add, and very sure of it
         _, spread = made.run_block(0, made.anatomy.scene("body"), images, upper, "body")
     anatomy = interpolate_onto(made.anatomy.std, made.anatomy.support, GRID) * 1000 / 2500
     feet, head = slice(0, GRID.shape[0] // 4), slice(3 * GRID.shape[0] // 4, None)
-    assert (spread[feet] >= anatomy[feet]).all()
-    assert spread[head].max() < 0.01 < anatomy[head].max()
+    assert (spread[:, feet] >= anatomy[feet]).all()
+    assert spread[:, head].max() < 0.01 < anatomy[head].max()
 
 
 # ---------------------------------------------------------------- texture

@@ -117,7 +117,9 @@ def reconstruct(
         residuals=measure_residuals(seen, estimate.reprojections),
         method=estimate.details,
     )
-    return Reconstruction(estimate.volume, estimate.samples, estimate.std, seen, estimate.reprojections, report)
+    return Reconstruction(
+        estimate.volume, estimate.samples, estimate.std, estimate.interval, seen, estimate.reprojections, report
+    )
 
 
 def project(

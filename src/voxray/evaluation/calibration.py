@@ -1,6 +1,7 @@
-"""Whether a method's uncertainty is as large as its errors: coverage and width of the intervals that it implies."""
+"""Whether a method's uncertainty is as large as its errors: coverage and width of its intervals."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import torch
@@ -9,9 +10,8 @@ from torch import Tensor
 
 from voxray.evaluation.regions import Region, regions_of
 from voxray.evaluation.trial import Metric, Trial
-
-# Attenuation is zero here: no X-ray tells the -1024 HU of prepared air from the -1000 HU of a reconstruction.
-VACUUM_HU = -1000.0
+from voxray.methods.base import Estimate
+from voxray.physics.attenuation import VACUUM_HU
 
 LEVELS = (50, 80, 90)
 # Where the width of intervals is of interest: air around the patient would make them look narrow.
@@ -23,46 +23,79 @@ def half_width(level: float) -> float:
     return NormalDist().inv_cdf(0.5 + level / 200)
 
 
-def coverage(
-    image: Float[Tensor, "*shape"], truth: Float[Tensor, "*shape"], std: Float[Tensor, "*shape"], level: float
-) -> float:
-    """Return the percentage of voxels whose true value lies in the interval `image +- z std`.
+@dataclass(frozen=True, eq=False)
+class Interval:
+    """Where a method expects the true voxels.
 
-    The interval is that of a Gaussian: z is 0.674, 1.282 and 1.645 for 50, 80 and 90 %. A calibrated uncertainty
-    covers `level` percent; one that is too small covers less. What is below -1000 HU counts as -1000 HU, in both
-    volumes. That voxels are pooled, as if they were drawn alike, and the Gaussian are our choice: a method gives no
-    more than a standard deviation, often of few samples.
+    Attributes:
+        image: the reconstruction, HU.
+        below, above: how far the interval reaches, HU.
+    """
+
+    image: Float[Tensor, "*shape"]
+    below: Float[Tensor, "*shape"]
+    above: Float[Tensor, "*shape"]
+
+    def __getitem__(self, mask: Bool[Tensor, "*shape"]) -> "Interval":
+        """Return the interval of some voxels."""
+        return Interval(self.image[mask], self.below[mask], self.above[mask])
+
+    @property
+    def width_hu(self) -> float:
+        """Return the mean width."""
+        return float((self.below + self.above).double().mean())
+
+
+def interval_of(estimate: Estimate, level: float) -> Interval | None:
+    """Return the central interval of `level` percent; None where a method tells no uncertainty.
+
+    The method's own where it has one, which is of 90 %; else a Gaussian's, `image +- z std` with z = 0.674, 1.282 and
+    1.645 for 50, 80 and 90 %. The Gaussian is our choice: most methods give no more than a standard deviation, often
+    of few samples.
+    """
+    hu = estimate.volume.hu
+    if level == 90 and estimate.interval is not None:
+        low, high = estimate.interval
+        return Interval(hu, hu - low.hu, high.hu - hu)
+    if estimate.std is None:
+        return None
+    side = half_width(level) * estimate.std.hu
+    return Interval(hu, side, side)
+
+
+def coverage(interval: Interval, truth: Float[Tensor, "*shape"]) -> float:
+    """Return the percentage of voxels whose true value lies in the interval.
+
+    A calibrated uncertainty covers as many percent as its level; one that is too small covers less. What is below
+    -1000 HU counts as -1000 HU, in both volumes. That voxels are pooled, as if they were drawn alike, is our choice.
 
     Args:
-        image: HU.
+        interval: of the voxels.
         truth: HU.
-        std: standard deviation in HU.
-        level: percent.
     """
-    return 100 * float((_error_hu(image, truth) <= half_width(level) * std).double().mean())
+    error = _error_hu(interval.image, truth)
+    return 100 * float(((-interval.below <= error) & (error <= interval.above)).double().mean())
 
 
-def std_factor(
-    image: Float[Tensor, "*shape"], truth: Float[Tensor, "*shape"], std: Float[Tensor, "*shape"], level: float
-) -> float:
-    """Return the factor of the standard deviation with which the interval of `coverage` holds `level` percent.
+def width_factor(interval: Interval, truth: Float[Tensor, "*shape"], level: float) -> float:
+    """Return the factor of the interval's sides with which it holds `level` percent.
 
-    The mean over patients is what to multiply a method's standard deviation by for others like them (conformal
-    prediction with the error in standard deviations as its score: Angelopoulos and Bates 2021, arXiv 2107.07511, 2.3).
+    The mean over patients is what to multiply a method's uncertainty by for others like them (conformal prediction
+    with the error over the interval's side as its score: Angelopoulos and Bates 2021, arXiv 2107.07511, 2.2 and 2.3).
 
     Args:
-        image: HU.
+        interval: of the voxels.
         truth: HU.
-        std: standard deviation in HU.
         level: percent.
     """
-    error = _error_hu(image, truth)
-    return _quantile((error / std).where(error > 0, error), level) / half_width(level)
+    error = _error_hu(interval.image, truth)
+    side = interval.above.where(error > 0, interval.below)
+    return _quantile((error.abs() / side).where(error != 0, error), level)
 
 
 def even_width_hu(image: Float[Tensor, "*shape"], truth: Float[Tensor, "*shape"], percent: float) -> float:
     """Return the width in HU of the interval that is the same everywhere and holds `percent` of the voxels."""
-    return 2 * _quantile(_error_hu(image, truth), percent)
+    return 2 * _quantile(_error_hu(image, truth).abs(), percent)
 
 
 def _quantile(values: Float[Tensor, "*shape"], percent: float) -> float:
@@ -71,12 +104,7 @@ def _quantile(values: Float[Tensor, "*shape"], percent: float) -> float:
 
 
 def _error_hu(image: Float[Tensor, "*shape"], truth: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    return (image.clamp_min(VACUUM_HU) - truth.clamp_min(VACUUM_HU)).abs()
-
-
-def width_hu(std: Float[Tensor, "*shape"], level: float) -> float:
-    """Return the mean width of the central interval of `level` percent, `2 z std`, in HU."""
-    return 2 * half_width(level) * float(std.double().mean())
+    return truth.clamp_min(VACUUM_HU) - image.clamp_min(VACUUM_HU)
 
 
 def _mask(trial: Trial, region: Region | None) -> Bool[Tensor, "z y x"]:
@@ -87,32 +115,14 @@ def _mask(trial: Trial, region: Region | None) -> Bool[Tensor, "z y x"]:
     return mask
 
 
-def _coverage(level: float, region: Region | None) -> Callable[[Trial], float | None]:
+def _over(
+    level: float, region: Region | None, number: Callable[[Interval, Tensor], float]
+) -> Callable[[Trial], float | None]:
+    """Return how to compute a number of the intervals in a region of the truth, from them and the true HU."""
+
     def of(trial: Trial) -> float | None:
-        std, mask = trial.estimate.std, _mask(trial, region)
-        if std is None or not bool(mask.any()):
-            return None
-        return coverage(trial.hu[mask], trial.truth[mask], std.hu[mask], level)
-
-    return of
-
-
-def _factor90(trial: Trial) -> float | None:
-    std, mask = trial.estimate.std, _mask(trial, "body")
-    if std is None or not bool(mask.any()):
-        return None
-    return std_factor(trial.hu[mask], trial.truth[mask], std.hu[mask], 90)
-
-
-def _even_width90(trial: Trial) -> float | None:
-    percent, mask = _coverage(90, "body")(trial), _mask(trial, "body")
-    return None if percent is None else even_width_hu(trial.hu[mask], trial.truth[mask], percent)
-
-
-def _width90(region: Region) -> Callable[[Trial], float | None]:
-    def of(trial: Trial) -> float | None:
-        std, mask = trial.estimate.std, _mask(trial, region)
-        return None if std is None or not bool(mask.any()) else width_hu(std.hu[mask], 90)
+        interval, mask = interval_of(trial.estimate, level), _mask(trial, region)
+        return None if interval is None or not bool(mask.any()) else number(interval[mask], trial.truth[mask])
 
     return of
 
@@ -124,27 +134,25 @@ _PLACES: dict[Region | None, str] = {
 
 METRICS: tuple[Metric, ...] = (
     Metric("std_factor90", "factor of std for 90 %", "", None,
-           "What the method's standard deviation is to be multiplied by, so that the 90 % interval of a Gaussian holds "
-           "90 % of the true body; 1 if it is calibrated.",
-           _factor90, 2),
+           "What the method's uncertainty is to be multiplied by, so that the 90 % interval holds 90 % of the true "
+           "body; 1 if it is calibrated.",
+           _over(90, "body", lambda interval, truth: width_factor(interval, truth, 90)), 2),
     Metric("even_width90", "even width of 90 %, body", "HU", None,
            "Width of an interval that is the same everywhere and holds as many voxels of the true body as the 90 % "
            "interval does: the latter is narrower in the mean if the method knows where it is wrong.",
-           _even_width90, 0),
+           _over(90, "body", lambda i, truth: even_width_hu(i.image, truth, coverage(i, truth))), 0),
     *(
         Metric(f"coverage{level}_{region}" if region else f"coverage{level}",
                f"coverage of {level} %, {region or 'cube'}", "%", None,
-               f"Voxels of {place} within the {level} % interval of a Gaussian with the method's standard deviation; "
-               f"{level} % if it is calibrated.",
-               _coverage(level, region), 1)
+               f"Voxels of {place} within the method's {level} % interval; {level} % if it is calibrated.",
+               _over(level, region, coverage), 1)
         for region, place in _PLACES.items()
         for level in LEVELS
     ),
     *(
         Metric("width90" if region == "body" else f"width90_{region}", f"width of 90 %, {region}", "HU", None,
-               "Mean width of the 90 % interval of a Gaussian with the method's standard deviation, over "
-               f"{_PLACES[region]}.",
-               _width90(region), 0)
+               f"Mean width of the method's 90 % interval over {_PLACES[region]}.",
+               _over(90, region, lambda interval, _: interval.width_hu), 0)
         for region in WIDTHS
     ),
 )  # fmt: skip

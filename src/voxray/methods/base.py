@@ -31,6 +31,8 @@ class Estimate:
         volume: the best single volume (for a probabilistic method, the mean).
         samples: equally plausible volumes, where more than one was asked for.
         std: standard deviation of each voxel in HU, where the method knows it.
+        interval: lower and upper end of the 90 % interval of each voxel in HU, 5 % of the truth beyond either, where
+            the method knows it better than as that of a Gaussian.
         reprojections: line integrals of the result in the views of the input, the body outside the volume included.
         details: what the method has to say, for the report; JSON values.
     """
@@ -38,6 +40,7 @@ class Estimate:
     volume: CTVolume
     samples: tuple[CTVolume, ...] = ()
     std: CTVolume | None = None
+    interval: tuple[CTVolume, CTVolume] | None = None
     reprojections: tuple[Tensor, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 

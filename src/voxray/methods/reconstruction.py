@@ -19,7 +19,7 @@ from voxray.images.write_volume import write_volume
 FORMATS = {"nifti": ".nii.gz", "nrrd": ".nrrd", "mha": ".mha"}
 
 # Everything that `save` ever writes but the report, in the folder and in dicom/.
-_WRITTEN = re.compile(rf"preview\.png|(ct|std|sample_\d+)({'|'.join(map(re.escape, FORMATS.values()))})")
+_WRITTEN = re.compile(rf"preview\.png|(ct|std|low90|high90|sample_\d+)({'|'.join(map(re.escape, FORMATS.values()))})")
 _SLICE = re.compile(r"synthetic_\d{4,}\.dcm")
 
 
@@ -31,6 +31,7 @@ class Reconstruction:
         volume: the CT; the mean, where the method is probabilistic.
         samples: equally plausible CTs, where more than one was asked for.
         std: standard deviation of each voxel in HU, where it is known.
+        interval: lower and upper end of the 90 % interval of each voxel in HU, where it is known.
         radiograph: the X-rays that went in, at the resolution that the method saw.
         reprojections: line integrals of the result, one image a view.
         report: what went in, what was assumed, what came out.
@@ -39,6 +40,7 @@ class Reconstruction:
     volume: CTVolume
     samples: tuple[CTVolume, ...]
     std: CTVolume | None
+    interval: tuple[CTVolume, CTVolume] | None
     radiograph: Radiograph
     reprojections: tuple[Tensor, ...]
     report: Report
@@ -75,6 +77,8 @@ class Reconstruction:
         volumes = [("ct", self.volume), *((f"sample_{i + 1}", sample) for i, sample in enumerate(self.samples))]
         if self.std is not None:
             volumes.append(("std", self.std))
+        if self.interval is not None:
+            volumes += zip(("low90", "high90"), self.interval, strict=True)
         files = {folder / (name + FORMATS[f]): volume for f in formats if f != "dicom" for name, volume in volumes}
         preview, report, series = folder / "preview.png", folder / "report.json", folder / "dicom"
         former = _former(folder)

@@ -11,6 +11,9 @@ MU_WATER_PER_MM = 0.0193
 # What 0..1 stands for in volumes: the range of the X2CT-GAN pipeline, which all papers of this field share.
 HU_RANGE = (-1024.0, 1476.0)
 
+# Attenuation is zero here: no X-ray tells the -1024 HU of prepared air from the -1000 HU of a reconstruction.
+VACUUM_HU = -1000.0
+
 
 def hu_to_mu(hu: Float[Tensor, "*shape"], mu_water_per_mm: float = MU_WATER_PER_MM) -> Float[Tensor, "*shape"]:
     """Return linear attenuation per mm, `mu_water (1 + HU / 1000)`, clipped at 0 (the definition of the HU scale)."""

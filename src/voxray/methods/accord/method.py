@@ -33,7 +33,7 @@ from voxray.methods.base import (
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage, StageOptions
 from voxray.nets.ensemble import joined, members
 from voxray.nets.patches import patches
-from voxray.physics.attenuation import HU_RANGE, MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
+from voxray.physics.attenuation import HU_RANGE, MU_WATER_PER_MM, VACUUM_HU, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.backprojection import back_project
 from voxray.physics.consistency import Scene, interpolate_onto
 from voxray.physics.display import as_line_integrals
@@ -44,9 +44,10 @@ _RESIDUAL, _MOST = 30 / MU_WATER_PER_MM, 5.0
 # What blocks add is of this size. Without it, the first steps of Adam go far beyond, and learning takes many times as
 # long: 60 steps on two samples bring the loss from 0.0092 to 0.0056 with it, and to 0.0091 without.
 _CHANGE = 0.1
-# A Gaussian is within so many standard deviations of its mean in 90 % of all cases.
-_NINETY = NormalDist().inv_cdf(0.95)
-# The logarithm of the spread, in that unit, is kept within this.
+# The truth lies beyond either end of a 90 % interval as often as this: that many standard deviations, of a Gaussian.
+_TAIL = 0.05
+_NINETY = NormalDist().inv_cdf(1 - _TAIL)
+# The logarithm of the spread, in units of `_CHANGE`, is kept within this.
 _LOG_MOST = 5.0
 # Brings line integrals to values near 1.
 _THICKNESS = 1 / (MU_WATER_PER_MM * 150)
@@ -66,11 +67,11 @@ class Accord(Method):
         x_0 = agree(mean anatomy)
         x_k = agree(x_{k-1} + net_k(x_{k-1}, back-projected residual, smeared X-rays, ray directions, anatomy, place))
 
-    Each network learns the posterior mean (least squares), one after another, and how far off it may be: the 90 %
-    quantile of its error's size (quantile regression: Koenker and Bassett 1978, doi 10.2307/1913643), told as the
-    standard deviation of a Gaussian that has it. A rectified flow then goes from the posterior mean to volumes that
-    look like CTs (posterior-mean rectified flow: Ohayon et al. 2024, arXiv 2410.00418), and `realism` chooses a place
-    between both. Ours; docs/methods/accord.md.
+    Each network learns the posterior mean (least squares), one after another, and where the truth may lie below and
+    above it: the 5 and 95 % quantiles (quantile regression: Koenker and Bassett 1978, doi 10.2307/1913643), told as
+    the standard deviations of two halves of Gaussians that have them. A rectified flow then goes from the posterior
+    mean to volumes that look like CTs (posterior-mean rectified flow: Ohayon et al. 2024, arXiv 2410.00418), and
+    `realism` chooses a place between both. Ours; docs/methods/accord.md.
     """
 
     name = "accord"
@@ -92,7 +93,7 @@ class Accord(Method):
         self.blocks = nn.ModuleList(
             joined(
                 [
-                    PatchUNet(block.features, _channels(block.patch, volumes=2), block.patch, volumes=2)
+                    PatchUNet(block.features, _channels(block.patch, volumes=2), block.patch, volumes=3)
                     for _ in (block.training, *block.more)
                 ]
             )
@@ -123,8 +124,8 @@ class Accord(Method):
 
     def improve(
         self, block: int, known: Batch, net: nn.Module | None = None
-    ) -> tuple[Float[Tensor, "b z y x"], Float[Tensor, "b z y x"]]:
-        """Return the next volumes (0..1, not yet clipped) of a batch, and the standard deviation of each voxel.
+    ) -> tuple[Float[Tensor, "b z y x"], Float[Tensor, "b 2 z y x"]]:
+        """Return the next volumes (0..1, not yet clipped) of a batch, and each voxel's spread below and above.
 
         Args:
             block: number of the block.
@@ -132,8 +133,8 @@ class Accord(Method):
             net: one of the block's networks, where not all of them are asked.
         """
         net = net or self.blocks[block]
-        change, spread = net(self._told(known, [], self.settings.blocks[block].patch)).unbind(1)
-        return known["present"] + _CHANGE * change, _CHANGE * spread.clamp(-_LOG_MOST, _LOG_MOST).exp()
+        said = net(self._told(known, [], self.settings.blocks[block].patch))
+        return known["present"] + _CHANGE * said[:, 0], _CHANGE * said[:, 1:].clamp(-_LOG_MOST, _LOG_MOST).exp()
 
     def velocity(self, x: Float[Tensor, "b z y x"], t: Float[Tensor, " b"], known: Batch) -> Float[Tensor, "b z y x"]:
         """Return where the flow from the posterior mean to a sample goes from x at time t (0..1)."""
@@ -164,8 +165,8 @@ class Accord(Method):
         views: ViewGeometry,
         outside: Outside,
         noise: float | None = None,
-    ) -> tuple[Scene, Float[Tensor, "z y x"]]:
-        """Return the scene after a block and agreement with the X-rays, and each voxel's standard deviation (0..1).
+    ) -> tuple[Scene, Float[Tensor, "2 z y x"]]:
+        """Return the scene after a block and agreement with the X-rays, and each voxel's spread (0..1) below and above.
 
         Where no ray goes, that is at least the anatomy's.
         """
@@ -204,8 +205,9 @@ class Accord(Method):
             error = (improved - batch["truth"]) / _CHANGE
             mean = error.square().mean()
             # The mean learns from its own error alone, so that it stays the posterior mean where the spread is small.
-            beyond = error.detach().abs() - _NINETY * spread / _CHANGE
-            width = torch.maximum(0.9 * beyond, -0.1 * beyond).mean()
+            off = torch.stack([error, -error], 1).detach()
+            beyond = off - _NINETY * spread / _CHANGE
+            width = torch.maximum((1 - _TAIL) * beyond, -_TAIL * beyond).sum(1).mean()
             return {"loss": mean + weight * width, "mean": mean, "spread": width}
 
         def preview(batch: Batch) -> dict[str, Tensor]:
@@ -272,6 +274,8 @@ class Accord(Method):
         drawn = [self._sample(scene, measured, views, outside, noise, rng, steps) for _ in range(count)]
         grid, scales = self.grid.shifted(centre_mm), self.settings.spread_scale
         spread = spread * scales[min(len(views), len(scales)) - 1]
+        below, above = _NINETY * spread.cpu() * _HU
+        mean = as_volume(scene, grid)
         if self.settings.realism > 0:
             r, one = self.settings.realism, drawn[0]
             scene = replace(scene, mu=scene.mu.lerp(one.mu, r), around=scene.around.lerp(one.around, r))
@@ -280,7 +284,8 @@ class Accord(Method):
             views,
             centre_mm,
             samples=tuple(as_volume(one, grid) for one in drawn) if samples > 1 else (),
-            std=CTVolume(_HU * spread.cpu(), grid),
+            std=CTVolume(_HU * spread.cpu().mean(0), grid),
+            interval=(CTVolume((mean.hu - below).clamp_min(VACUUM_HU), grid), CTVolume(mean.hu + above, grid)),
             details={
                 "blocks": len(self.blocks),
                 "realism": self.settings.realism,
