@@ -45,6 +45,9 @@ class TextureConfig(_UNetConfig):
     """A rectified flow from the posterior mean to volumes that look like CTs, and its training."""
 
     noise: float = Field(default=0.05, ge=0, description="added to the mean where the flow begins, of the range 0..1")
+    sampling_noise: float = Field(
+        default=0.05, ge=0, description="the same for a sample; less, where not all of it was learned to become tissue"
+    )
     steps: int = Field(default=5, gt=0, description="of Euler, from the mean to a sample")
     consistency: AgreementConfig = Field(
         default=AgreementConfig(iterations=8, lengths_mm=(5.0,), scale=0.5, noise=0.02),

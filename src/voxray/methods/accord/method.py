@@ -321,7 +321,7 @@ class Accord(Method):
             steps.done(1)
             return to_unit_range(mu_to_hu(scene.mu))[None]
 
-        start = present + config.noise * torch.randn(present.shape, generator=rng).to(present)
+        start = present + config.sampling_noise * torch.randn(present.shape, generator=rng).to(present)
         follow(velocity, start, config.steps, between=between)
         return scene
 
