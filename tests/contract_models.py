@@ -35,14 +35,15 @@ def choices(*, brief: bool = False) -> list[object]:
     """Return all recipes for pytest; those whose method comes in another recipe before them are slow.
 
     Args:
-        brief: for a test that takes moments: these are slow for the methods of `COMPARED` alone, which are slow at
-            once for any other test.
+        brief: for a test that takes moments: none is slow but, of the methods of `COMPARED`, all but the last recipe of
+            each; these are all slow for any other test.
     """
     methods = {name: load_recipe(name).method for name in recipe_names()}
-    first = {method: name for name, method in reversed(methods.items())}.values()
+    first = {method: name for name, method in reversed(methods.items())}
+    last = {method: name for name, method in methods.items()}
     chosen = [
         name for name, method in methods.items()
-        if (method not in COMPARED and brief) or (name in first and (method not in COMPARED or brief))
+        if ((brief and name == last[method]) if method in COMPARED else (brief or name == first[method]))
     ]  # fmt: skip
     return [pytest.param(name, marks=() if name in chosen else pytest.mark.slow) for name in methods]
 
