@@ -130,7 +130,7 @@ def _small_one_pass(config: MethodConfig, brief: bool, steps: int = 60) -> list[
     return [
         "config.anatomy.spacing_mm=20.0", "config.coarser=1",
         f"config.training={{steps: {2 if brief else steps}, learning_rate: 3.0e-3}}",
-        *(["config.consistency.lengths_mm=[20.0]"] if config.consistency is not None else []),
+        *(["config.consistency.lengths_mm=[20.0]", "config.consistency.scale=1.0"] if config.consistency else []),
     ]  # fmt: skip
 
 
@@ -142,11 +142,11 @@ def _small_x2ct(config: MethodConfig, brief: bool) -> list[str]:
 
 
 def _small_reconnet(config: MethodConfig, brief: bool) -> list[str]:
-    return [*_small_one_pass(config, brief), "config.features=[16, 16, 32]"]
+    return [*_small_one_pass(config, brief, 200), "config.features=[16, 32, 64]"]
 
 
 def _small_cnn2d(config: MethodConfig, brief: bool) -> list[str]:
-    return [*_small_one_pass(config, brief), "config.width=16", "config.levels=2"]
+    return [*_small_one_pass(config, brief, 200), "config.width=32", "config.levels=2"]
 
 
 def _small_perx2ct(config: MethodConfig, brief: bool) -> list[str]:
