@@ -14,20 +14,38 @@ from voxray.methods import Estimate, Method
 from voxray.methods.diffux2ct.config import Diffux2ctConfig
 from voxray.methods.dvg.config import DvgConfig
 from voxray.methods.dx2ct.config import Dx2ctConfig
+from voxray.methods.one_pass import OnePassConfig
+from voxray.methods.perx2ct import Perx2ctConfig
 from voxray.methods.stages import MethodConfig
 from voxray.recipes import Recipe, load_recipe, recipe_names
 
 VIEWS = ViewGeometry.biplanar(setup=SETUP)
 # These make nothing consistent with the X-rays, for their papers do not.
 NOT_CONSISTENT = {
-    "diffux2ct-paper", "dvg-paper-single", "dvg-paper-biplanar", "dx2ct-paper-biplanar", "dx2ct-paper-mono"
+    "diffux2ct-paper", "dvg-paper-single", "dvg-paper-biplanar", "dx2ct-paper-biplanar", "dx2ct-paper-mono",
+    "2dcnn", "3dpriornet", "bx2s-net", "perx2ct-global", "perx2ct-local", "reconnet", "x2ct-cnn", "x2ct-gan",
 }  # fmt: skip
 
 
-def choices() -> list[object]:
-    """Return all recipes for pytest; those whose method comes in another recipe before them are slow."""
-    first = {load_recipe(name).method: name for name in reversed(recipe_names())}.values()
-    return [pytest.param(name, marks=() if name in first else pytest.mark.slow) for name in recipe_names()]
+# Methods that others are compared with: the suite that is not slow asks them what takes moments.
+COMPARED = {"bx2snet", "cnn2d", "perx2ct", "priornet", "reconnet", "unet2d", "x2ct"}
+
+
+def choices(*, brief: bool = False) -> list[object]:
+    """Return all recipes for pytest; those whose method comes in another recipe before them are slow.
+
+    Args:
+        brief: for a test that takes moments: none is slow but, of the methods of `COMPARED`, all but the last recipe of
+            each; these are all slow for any other test.
+    """
+    methods = {name: load_recipe(name).method for name in recipe_names()}
+    first = {method: name for name, method in reversed(methods.items())}
+    last = {method: name for name, method in methods.items()}
+    chosen = [
+        name for name, method in methods.items()
+        if ((brief and name == last[method]) if method in COMPARED else (brief or name == first[method]))
+    ]  # fmt: skip
+    return [pytest.param(name, marks=() if name in chosen else pytest.mark.slow) for name in methods]
 
 
 @cache
@@ -106,6 +124,56 @@ def _small_diffux2ct(config: MethodConfig, brief: bool) -> list[str]:
     ]  # fmt: skip
 
 
+def _small_one_pass(config: MethodConfig, brief: bool, steps: int = 60) -> list[str]:
+    """Return what all methods have in common that give a volume in one pass of a network."""
+    assert isinstance(config, OnePassConfig)
+    return [
+        "config.anatomy.spacing_mm=20.0", "config.coarser=1",
+        f"config.training={{steps: {2 if brief else steps}, learning_rate: 3.0e-3}}",
+        *(["config.consistency.lengths_mm=[20.0]", "config.consistency.scale=1.0"] if config.consistency else []),
+    ]  # fmt: skip
+
+
+def _small_x2ct(config: MethodConfig, brief: bool) -> list[str]:
+    return [
+        *_small_one_pass(config, brief), "config.critic_width=2", "config.angles_deg=[0.0, 90.0]",
+        "config.generator={stem: 8, blocks: [1, 1, 1], growth: 8, widths: [4, 8, 8, 16], dropout: 0.0}",
+    ]  # fmt: skip
+
+
+def _small_reconnet(config: MethodConfig, brief: bool) -> list[str]:
+    return [*_small_one_pass(config, brief, 200), "config.features=[16, 32, 64]"]
+
+
+def _small_cnn2d(config: MethodConfig, brief: bool) -> list[str]:
+    return [*_small_one_pass(config, brief, 200), "config.width=32", "config.levels=2"]
+
+
+def _small_perx2ct(config: MethodConfig, brief: bool) -> list[str]:
+    assert isinstance(config, Perx2ctConfig)
+    return [
+        *_small_one_pass(config, brief, 150), "config.resnet_width=0.125", "config.bands=4", "config.channels=[8, 16]",
+        "config.blocks=1", f"config.slices={1 if brief else 4}", f"config.whole={8 if config.whole else 0}",
+        "config.batch=32",
+    ]  # fmt: skip
+
+
+def _small_priornet(config: MethodConfig, brief: bool) -> list[str]:
+    return [*_small_one_pass(config, brief), "config.features=[8, 16, 16]"]
+
+
+def _small_bx2snet(config: MethodConfig, brief: bool) -> list[str]:
+    return [*_small_one_pass(config, brief), "config.features=[4, 8, 8]"]
+
+
+def _small_unet2d(config: MethodConfig, brief: bool) -> list[str]:
+    return [
+        *_small_one_pass(config, brief), "config.features=[8, 16, 16]", "config.units=1",
+        "config.angles_deg=[0.0, 90.0]", "config.new_deg=[45.0]",
+        "config.volume={iterations: 15, lengths_mm: [20.0], scale: 1.0, noise: 0.02}",
+    ]  # fmt: skip
+
+
 # Autoencoders with latents of 16^3, and of 8^3 for nets that are slow.
 _FINE = "widths: [8, 16], encoder_blocks: 0, decoder_widths: [8], decoder_blocks: [0], codes: 256, dead_below: 0.05"
 _SHALLOW = (
@@ -115,7 +183,8 @@ _SHALLOW = (
 # What makes a method small, besides the grid; a method that is quick by itself needs nothing here.
 _SMALL: dict[str, Callable[[MethodConfig, bool], list[str]]] = {
     "accord": _small_accord, "atlas": _small_atlas, "diffux2ct": _small_diffux2ct, "dvg": _small_dvg,
-    "dx2ct": _small_dx2ct,
+    "dx2ct": _small_dx2ct, "x2ct": _small_x2ct, "reconnet": _small_reconnet, "cnn2d": _small_cnn2d,
+    "perx2ct": _small_perx2ct, "priornet": _small_priornet, "bx2snet": _small_bx2snet, "unet2d": _small_unet2d,
 }  # fmt: skip
 
 

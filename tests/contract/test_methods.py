@@ -19,7 +19,7 @@ from voxray.models import load_model, save_model
 from voxray.recipes import load_recipe, recipe_names
 from voxray.training.order import seeded
 
-every_recipe = pytest.mark.parametrize("name", recipe_names())
+every_recipe = pytest.mark.parametrize("name", choices(brief=True))
 
 
 def fresh(name: str) -> tuple[Method, Sequence[AnyStage]]:

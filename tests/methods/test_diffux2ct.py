@@ -20,12 +20,13 @@ from voxray.images import CTVolume
 from voxray.methods.diffux2ct import Diffux2ct
 from voxray.methods.diffux2ct.config import DenoiserConfig, PlanesConfig, ProjectionConfig, WindowsConfig
 from voxray.methods.diffux2ct.denoiser import CoherentUNet
-from voxray.methods.diffux2ct.projections import along_axes, along_rays
-from voxray.methods.diffux2ct.sight import Sight, onto_planes, planes_of
+from voxray.methods.diffux2ct.sight import Sight
 from voxray.methods.diffux2ct.triplane import TriPlanes, lattice_mm
+from voxray.methods.projections import along_axes, along_rays
 from voxray.methods.stages import GradientStage
 from voxray.physics import Projector
 from voxray.physics.attenuation import hu_to_mu
+from voxray.physics.planes import onto_planes, planes_of
 from voxray.recipes import load_recipe
 from voxray.recipes.recipe import parse_recipe
 from voxray.training.order import seeded

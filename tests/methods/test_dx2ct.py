@@ -8,7 +8,7 @@ import pytest
 import torch
 from learn_stages import sample_of
 from safetensors.torch import save_file
-from small_models import GRID, SETUP, patient, rng, xrays_of
+from small_models import GRID, SETUP, SHAPE, patient, rng, xrays_of
 
 from voxray.diffusion import Sampler
 from voxray.errors import CheckpointError, RecipeError
@@ -19,9 +19,10 @@ from voxray.methods.dx2ct import Dx2ct
 from voxray.methods.dx2ct.conditions import Conditioner
 from voxray.methods.dx2ct.config import ConditionConfig, Dx2ctConfig
 from voxray.methods.dx2ct.query_transformer import QueryTransformer
-from voxray.methods.dx2ct.slices import PLANES, slices_of, volume_of, voxel_places
 from voxray.methods.dx2ct.xrays import as_seen, xray_places
+from voxray.methods.slices import PLANES, slices_of, volume_of
 from voxray.methods.stages import GradientStage, Stage
+from voxray.nets.lifting import lattice
 from voxray.nets.resnet_features import ResNetFeatures
 from voxray.recipes import load_recipe
 
@@ -63,7 +64,7 @@ def test_the_planes_are_those_of_anatomy() -> None:
 
 
 def test_voxels_have_their_places_between_the_faces() -> None:
-    places = voxel_places(GRID)
+    places = lattice(SHAPE)
     assert torch.allclose(places[0, 0, 0], torch.tensor([-1.0, -1.0, -1.0]) + 1 / 32)
     assert torch.allclose(places[3, 7, 30], torch.tensor([61.0 / 32, 15.0 / 32, 7.0 / 32]) - 1)
 
@@ -144,7 +145,7 @@ def test_conditions_are_those_of_each_slice_of_each_patient(transformer: bool) -
     torch.manual_seed(0)
     made = Conditioner(SMALL.model_copy(update={"transformer": transformer})).eval()
     images, where = torch.rand(2, 2, 32, 32, generator=rng()), torch.stack([xray_places(VIEWS, GRID, 32)] * 2)
-    places = voxel_places(GRID)[[3, 9, 20, 30]].unflatten(0, (2, 2))
+    places = lattice(SHAPE)[[3, 9, 20, 30]].unflatten(0, (2, 2))
     with torch.no_grad():
         together = made(made.read(images, where), places)
         assert [tuple(c.shape) for c in together] == [(4, 16, 8, 8), (4, 16, 4, 4), (4, 16, 2, 2)]

@@ -36,8 +36,9 @@ class AtHand:
     vary: Callable[[tuple[str, ...]], Contender]
 
     def stands_for(self, method: str) -> bool:
-        """Tell whether it is voxray's model of a published method."""
-        return self.recipe.name in recipes_of(method)
+        """Tell whether it is voxray's model of a published method; a small one is, where the large one is."""
+        name = self.recipe.name.removesuffix("-small")
+        return name == method.lower().replace(" ", "-") or name in recipes_of(method)
 
     def has_new_view(self) -> bool:
         """Tell whether the angles of its synthesised views can be chosen (a setting of DVG-Diffusion's recipe)."""

@@ -79,6 +79,40 @@ class SliceAndVolumeCritic(nn.Module):
         return ("slice", self.slice, *slices), ("volume", self.volume, fake, real)
 
 
+class ConditionalVolumeCritic(nn.Module):
+    """Judges whether volumes belong to their X-rays, patch by patch, by least squares.
+
+    As in X2CT-GAN (Ying et al. 2019, arXiv 1905.06902): a 3D PatchGAN that is given the volume and
+    the X-rays, spread through it, as channels; the loss of Mao et al. 2017 (arXiv 1611.04076). Instance normalisation,
+    so that it judges each volume for itself.
+
+    Args:
+        conditions: channels beside the volume.
+        width: of the first layer.
+    """
+
+    def __init__(self, conditions: int, width: int = 64) -> None:
+        super().__init__()
+        from monai.networks.nets import PatchDiscriminator  # slow to import
+
+        self.net = PatchDiscriminator(3, width, 1 + conditions, norm="INSTANCE")
+
+    def generator_loss(self, fake: Float[Tensor, "b z y x"], told: Float[Tensor, "b c z y x"]) -> Tensor:
+        """Return mean((D(fake) - 1)^2). Gradients reach `fake`, and not the critic."""
+        frozen = {key: value.detach() for key, value in self.net.named_parameters()}
+        judgement = functional_call(self.net, frozen, torch.cat([fake[:, None], told], 1))[-1]
+        return (judgement.float() - 1).square().mean()
+
+    def critic_loss(
+        self, fake: Float[Tensor, "b z y x"], real: Float[Tensor, "b z y x"], told: Float[Tensor, "b c z y x"]
+    ) -> Tensor:
+        """Return (mean((D(real) - 1)^2) + mean(D(fake)^2)) / 2. Gradients reach the critic, but not `fake`."""
+        on_real, on_fake = (
+            self.net(torch.cat([volume.detach()[:, None], told], 1))[-1].float() for volume in (real, fake)
+        )  # fmt: skip
+        return ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
+
+
 def axial_slices(volumes: Float[Tensor, "b c z y x"], index: Tensor) -> Float[Tensor, "b c y x"]:
     """Take one axial slice of each volume, `index` (b,) being its place along z."""
     return volumes[torch.arange(len(volumes)), :, index]

@@ -18,7 +18,7 @@ class FourierEncoding(nn.Module):
 
     def __init__(self, bands: int, hidden: int, channels: int) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.pi * 2.0 ** torch.arange(bands), persistent=False)
+        self.register_buffer("frequencies", frequencies_of(bands), persistent=False)
         self.net = nn.Sequential(
             nn.Linear(3 * (1 + 2 * bands), hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(),
             nn.Linear(hidden, channels),
@@ -26,6 +26,18 @@ class FourierEncoding(nn.Module):
 
     def forward(self, places: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape c"]:
         """Encode places, coordinates from -1 to 1."""
-        waves = (places[..., None] * self.frequencies).flatten(-2)
-        found: Tensor = self.net(torch.cat([places, waves.sin(), waves.cos()], -1))
+        found: Tensor = self.net(waves_of(places, self.frequencies))
         return found
+
+
+def frequencies_of(bands: int) -> Float[Tensor, " bands"]:
+    """Return pi, 2 pi, 4 pi, ..."""
+    return torch.pi * 2.0 ** torch.arange(bands)
+
+
+def waves_of(
+    places: Float[Tensor, "*shape 3"], frequencies: Float[Tensor, " bands"]
+) -> Float[Tensor, "*shape 3+6*bands"]:
+    """Return places, and sine and cosine of each coordinate at each frequency."""
+    waves = (places[..., None] * frequencies).flatten(-2)
+    return torch.cat([places, waves.sin(), waves.cos()], -1)

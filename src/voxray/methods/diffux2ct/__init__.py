@@ -1,8 +1,7 @@
 """DiffuX2CT: a diffusion of voxels, told by planes of X-ray features that can be queried at any place.
 
 config.py: everything that can be chosen. sight.py: which ray goes through which point. triplane.py: X-rays to planes.
-field.py: planes to features at points. denoiser.py: the U-Net. projections.py: the loss of projections.
-method.py: the method.
+field.py: planes to features at points. denoiser.py: the U-Net. method.py: the method.
 """
 
 from voxray.methods.diffux2ct.method import Diffux2ct

@@ -29,13 +29,13 @@ from voxray.methods.base import (
 from voxray.methods.diffux2ct.config import Diffux2ctConfig
 from voxray.methods.diffux2ct.denoiser import CoherentUNet
 from voxray.methods.diffux2ct.field import FeatureField
-from voxray.methods.diffux2ct.projections import along_axes, along_rays
-from voxray.methods.diffux2ct.sight import onto_planes, planes_of
 from voxray.methods.diffux2ct.triplane import TriPlanes
+from voxray.methods.projections import along_axes, along_rays
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
 from voxray.physics.attenuation import MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.consistency import Scene
 from voxray.physics.display import as_line_integrals
+from voxray.physics.planes import onto_planes, planes_of
 
 # Brings line integrals to values near 1.
 _THICKNESS = 1 / (MU_WATER_PER_MM * 150)

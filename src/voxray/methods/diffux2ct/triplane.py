@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from voxray.geometry import FloatArray, ViewGeometry, VolumeGrid
 from voxray.methods.diffux2ct.config import PlanesConfig
-from voxray.methods.diffux2ct.sight import Sight, pixels_at_origin
+from voxray.methods.diffux2ct.sight import Sight
 from voxray.nets.plain_unet import PlainUNet
+from voxray.physics.planes import pixels_at_origin
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from voxray.diffusion import Sampler
 from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
-from voxray.methods.dx2ct.slices import Plane
+from voxray.methods.slices import Plane
 from voxray.methods.stages import MethodConfig, StageOptions
 
 

@@ -29,10 +29,11 @@ from voxray.methods.base import (
 )
 from voxray.methods.dx2ct.conditions import SCALES, Conditioner
 from voxray.methods.dx2ct.config import Dx2ctConfig
-from voxray.methods.dx2ct.slices import PLANES, Plane, slices_of, volume_of, voxel_places
 from voxray.methods.dx2ct.xrays import as_seen
+from voxray.methods.slices import PLANES, Plane, slices_of, volume_of
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
 from voxray.nets.guided_unet import GuidedUNet
+from voxray.nets.lifting import lattice
 from voxray.physics.attenuation import mu_from_unit, to_unit_range
 from voxray.physics.display import as_line_integrals
 
@@ -74,7 +75,7 @@ class Dx2ct(Method):
         self.anatomy = Anatomy(config.anatomy, grid)
         self.network = _Network(config)
         self.process = GaussianDiffusion(linear_betas(config.steps, 1e-4, 0.02), prediction=config.target)
-        self.register_buffer("places", voxel_places(grid), persistent=False)
+        self.register_buffer("places", lattice(grid.shape), persistent=False)
 
     # ---------------------------------------------------------------- training
 

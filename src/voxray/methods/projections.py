@@ -1,4 +1,4 @@
-"""L_proj: projections of the volume that a prediction stands for, against those of the true one."""
+"""Losses of projections: those of a predicted volume against those of the true one."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,8 @@ def along_axes(difference: Float[Tensor, "b z y x"]) -> Float[Tensor, " b"]:
     """Return the mean absolute difference of parallel projections along the three axes.
 
     Each is a mean along its lines, so that it is of the size of a voxel's difference. Three orthogonal parallel
-    projections are what the same group's Diff2CT has (arXiv 2408.09731); which norm DiffuX2CT has is not known.
+    projections, by L1, are the loss of X2CT-GAN (arXiv 1905.06902) and of Diff2CT (arXiv 2408.09731); which norm
+    the same group's DiffuX2CT has is not known.
     """
     return torch.stack([difference.mean(axis).abs().mean((1, 2)) for axis in (1, 2, 3)]).mean(0)
 
