@@ -1,0 +1,50 @@
+"""What was found in each X-ray before anything was reconstructed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from voxray.errors import InputError
+from voxray.intake.look import Sighting
+from voxray.intake.tone import ToneCurve
+
+# Calibrated on CC BY chest radiographs (35 frontal ones, 0.55 to 0.82), on projections of the training scans (0.8 and
+# more), and against projections of abdomens and limbs, and pictures of other things (up to 0.49); see
+# docs/real-xrays.md.
+NO_CHEST, UNUSUAL_CHEST = 0.52, 0.6
+
+
+class NoChestError(InputError):
+    """An X-ray that does not look like one of the chest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What was found in one X-ray.
+
+    Attributes:
+        view: its name.
+        sighting: the chest.
+        curve: from display values to line integrals.
+        masked: part of the image that is border or letters.
+    """
+
+    view: str
+    sighting: Sighting
+    curve: ToneCurve
+    masked: float
+
+
+def refuse_others(findings: Sequence[Finding], files: Sequence[str]) -> None:
+    """Refuse X-rays that show no chest.
+
+    Raises:
+        NoChestError: naming the first of them.
+    """
+    for finding, file in zip(findings, files, strict=True):
+        best = finding.sighting.best
+        if best < NO_CHEST:
+            raise NoChestError(
+                f"{file!r} does not look like a chest X-ray ({finding.view}): its likeness to the scans that the model "
+                f"was trained on is {best:.2f}, that of chests is {NO_CHEST:g} or more. If it is one all the same, "
+                "say --force-chest."
+            )
