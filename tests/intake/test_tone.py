@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxray.intake.canvas import Canvas
 from voxray.intake.statistics import LEVELS, SHAPE, chest_statistics
 from voxray.intake.tone import ToneCurve, match_tones
 
@@ -24,7 +23,7 @@ def average_chest(seed: int = 0) -> np.ndarray:
 
 
 def match(shown: np.ndarray) -> ToneCurve:
-    return match_tones(Canvas(shown, np.ones(SHAPE, dtype=bool), (10.0, 10.0)), FRONTAL, shown)
+    return match_tones(shown[FRONTAL.inside], shown.ravel(), FRONTAL)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
@@ -52,6 +51,11 @@ def test_the_curve_never_falls(values: list[int]) -> None:
     assert line_integrals.min() >= 0
     assert np.isfinite(line_integrals).all()
     assert len(curve.points()) == len(LEVELS) + 1, "and the factor: six parameters"
+
+
+@pytest.mark.parametrize("grey", [0.0, 7.0, 60000.0])
+def test_a_picture_of_one_grey_has_a_curve(grey: float) -> None:
+    assert np.isfinite(match(np.full(SHAPE, grey))(np.full(SHAPE, grey))).all()
 
 
 def test_a_factor_scales_line_integrals() -> None:

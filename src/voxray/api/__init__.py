@@ -97,14 +97,12 @@ def reconstruct(
         with _timed(seconds, "load model"):
             loaded = load_model(model, chosen, overrides)
         _check_body_part(radiograph, loaded.info.recipe)
-        with _timed(seconds, "take in"):
-            intake = taken_in(
-                radiograph, loaded, force=isinstance(xrays, Radiograph) or bool(options and options.force_chest)
-            )
-        if intake is not None:
-            radiograph = replace(radiograph, views=intake.views)
-        _check_field(radiograph, loaded.method.grid)
         with _timed(seconds, "reconstruct"):
+            force = isinstance(xrays, Radiograph) or (options is not None and options.force_chest)
+            intake = taken_in(radiograph, loaded, force)
+            if intake is not None:
+                radiograph = replace(radiograph, views=intake.views)
+            _check_field(radiograph, loaded.method.grid)
             seen = _without_counts(_as_fine_as(loaded.method.grid, intake.radiograph if intake else radiograph))
             try:
                 estimate = loaded.method.reconstruct(seen, rng=rng, samples=samples, outside=outside, progress=progress)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
+from voxray.errors import GeometryError
 from voxray.geometry import FloatArray, ViewGeometry
 from voxray.geometry.axial import primary_angles_deg
 
@@ -43,11 +44,23 @@ def family_of(views: ViewGeometry, view: int) -> Family | None:
     return "lateral" if abs(np.cos(angle)) < np.sin(np.deg2rad(_OBLIQUE_DEG)) else None
 
 
+def checked_family(views: ViewGeometry, view: int) -> Family:
+    """Return `frontal` or `lateral`.
+
+    Raises:
+        GeometryError: if the view looks in between.
+    """
+    family = family_of(views, view)
+    if family is None:
+        raise GeometryError(
+            f"The view {views.names[view]!r} is neither frontal nor lateral; there are no statistics of it."
+        )
+    return family
+
+
 def rightwards(views: ViewGeometry, view: int) -> FloatArray:
     """Return the direction in the patient that is to the right in the canvas of a frontal or lateral view, LPS."""
-    family = family_of(views, view)
-    assert family is not None
-    return np.array(_RIGHT[family])
+    return np.array(_RIGHT[checked_family(views, view)])
 
 
 def lay_out(

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voxray.errors import InputError
+from voxray.intake.canvas import Family
 from voxray.intake.look import Sighting
 from voxray.intake.tone import ToneCurve
 
-# Calibrated on CC BY chest radiographs (35 frontal ones, 0.55 to 0.82), on projections of the training scans (0.8 and
-# more), and against projections of abdomens and limbs, and pictures of other things (up to 0.49); see
-# docs/real-xrays.md.
-NO_CHEST, UNUSUAL_CHEST = 0.52, 0.6
+# Calibrated on 35 frontal CC BY radiographs of chests (0.55 to 0.82) and on projections of the training scans (frontal
+# 0.82 and more, lateral 0.69 and more), against projections of abdomens (frontal up to 0.41, lateral up to 0.61), limbs
+# and pictures of other things (up to 0.5); see docs/real-xrays.md.
+NO_CHEST = 0.52
+UNUSUAL_CHEST: dict[Family, float] = {"frontal": 0.56, "lateral": 0.64}
 
 
 class NoChestError(InputError):
@@ -23,12 +25,14 @@ class Finding:
 
     Attributes:
         view: its name.
+        family: whether it is from front or back, or from a side.
         sighting: the chest.
         curve: from display values to line integrals.
         masked: part of the image that is border or letters.
     """
 
     view: str
+    family: Family
     sighting: Sighting
     curve: ToneCurve
     masked: float

@@ -78,7 +78,7 @@ def _doubts(finding: Finding) -> list[str]:
     doubts = []
     if seen.other_side is not None and seen.other_side > seen.best + 0.1:
         doubts.append(f"the X-ray {name!r} looks as if it were taken from another side (--views)")
-    elif seen.best < UNUSUAL_CHEST:
+    elif seen.best < UNUSUAL_CHEST[finding.family]:
         doubts.append(f"the X-ray {name!r} looks little like a chest (likeness {seen.best:.2f})")
     if seen.looks_mirrored:
         doubts.append(f"left and right seem to be exchanged in the X-ray {name!r}")

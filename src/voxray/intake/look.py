@@ -7,17 +7,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
+from scipy import ndimage
 
 from voxray.errors import VoxrayWarning
 from voxray.geometry import ViewGeometry
 from voxray.images.types import Known
-from voxray.intake.canvas import Canvas, Family, family_of, lay_out
+from voxray.intake.canvas import checked_family, lay_out
 from voxray.intake.locate import Place, find_chest
 from voxray.intake.statistics import SHAPE, STEP_MM, chest_statistics
 from voxray.intake.tone import ToneCurve, match_tones
 
-# The longer side of an image while the chest is looked for, in pixels; ours.
-_PIXELS = 110
+# The longer side of an image while the chest is looked for, in pixels; and a blur, in such pixels, without which ribs
+# would alias on the grid of the statistics. Ours.
+_PIXELS, _BLUR = 110, 1.3
 # A size of pixels that tags say is believed if the chest is then as large as chests are, within this factor.
 _BELIEVED = 1.33
 # How much more an inverted image, and one that is mirrored, must look like a chest than the image itself.
@@ -83,12 +85,10 @@ class Look:
         label: str,
     ) -> None:
         self._factors = [(-(-max(shape) // _PIXELS),) * 2 for shape in views.shapes]
-        self._image = _pooled(image, self._factors[view])
+        self._image = ndimage.gaussian_filter(_pooled(image, self._factors[view]), _BLUR)
         self._valid = _pooled(valid.astype(np.float64), self._factors[view]) > 0.5
         self._views, self._view, self._known, self._label = views.binned(self._factors), view, known, label
-        family = family_of(views, view)
-        assert family is not None
-        self._family: Family = family
+        self.family = checked_family(views, view)
 
     def find(self) -> Sighting:
         """Find the chest; says so (`VoxrayWarning`) where that overrules what was assumed, or said by tags."""
@@ -104,7 +104,7 @@ class Look:
                     f"the tags would make the chest in it {1 / found.scale:.2g} times as large as chests are; the "
                     "size of its pixels is taken from the chest instead"
                 )
-        turned = self._family == "lateral" and not known.facing and mirrored[0].score > upright[0].score + _MIRRORED
+        turned = self.family == "lateral" and not known.facing and mirrored[0].score > upright[0].score + _MIRRORED
         if turned:
             upright, mirrored = mirrored, upright
             self._say("the front of the patient seems to be at the left of the image, and is taken to be there",
@@ -122,25 +122,22 @@ class Look:
 
     def tones(self, views: ViewGeometry, stretch: float) -> ToneCurve:
         """Return the tone curve of the image, where `views` says that the chest is about the isocentre."""
-        step_mm = (STEP_MM * stretch, STEP_MM)
-        views = views.binned(self._factors)
-        canvas = lay_out(self._image, self._valid, views, self._view, step_mm, SHAPE)
-        statistics = chest_statistics()[self._family]
-        if not (canvas.seen & statistics.inside).any():  # placed by hand, far off: all that there is must do
-            everywhere = np.ones(SHAPE, dtype=bool)
-            middle = np.resize(self._image[self._valid] if self._valid.any() else self._image.ravel(), SHAPE)
-            canvas = Canvas(middle, everywhere, step_mm)
-        pixels = self._image[self._valid] if self._valid.any() else self._image
-        return match_tones(canvas, statistics, pixels)
+        canvas = lay_out(
+            self._image, self._valid, views.binned(self._factors), self._view, (STEP_MM * stretch, STEP_MM), SHAPE
+        )
+        statistics = chest_statistics()[self.family]
+        pixels = self._image[self._valid] if self._valid.any() else self._image.ravel()
+        body = canvas.picture[canvas.seen & statistics.inside]
+        return match_tones(body if len(body) else pixels, pixels, statistics)
 
     def _both(self, scales: list[float] | None) -> tuple[tuple[Place, Place], tuple[Place, Place]]:
         """Return the best places (as it is, inverted) as the image is shown, and mirrored."""
-        contrast = chest_statistics()[self._family].contrast
+        contrast = chest_statistics()[self.family].contrast
         return self._found(contrast, scales), self._found(contrast[:, ::-1], scales)
 
     def _other_side(self) -> float:
         """Return the likeness to the other family of views."""
-        contrast = chest_statistics()["lateral" if self._family == "frontal" else "frontal"].contrast
+        contrast = chest_statistics()["lateral" if self.family == "frontal" else "frontal"].contrast
         return max(self._found(one, None)[0].score for one in (contrast, contrast[:, ::-1]))
 
     def _found(self, contrast: np.ndarray, scales: list[float] | None) -> tuple[Place, Place]:

@@ -11,7 +11,7 @@ from voxray.errors import VoxrayWarning
 from voxray.geometry import FloatArray, ViewGeometry, VolumeGrid
 from voxray.images import Radiograph
 from voxray.images.types import Known
-from voxray.intake.canvas import family_of
+from voxray.intake.canvas import checked_family, family_of
 from voxray.intake.findings import NO_CHEST, Finding
 from voxray.intake.framing import field_box, framed
 from voxray.intake.look import Look
@@ -49,9 +49,8 @@ def take_in(radiograph: Radiograph, grid: VolumeGrid) -> Intake:
 
     For each view: (1) borders and burnt-in letters are masked; (2) the chest is found (`find_chest`), which gives the
     size of the pixels where nobody knows it, which way a lateral faces where nothing says it, and where the isocentre
-    is;
-    (3) a tone curve brings grey values to the line integrals of an average chest (`match_tones`). Then a frontal and a
-    lateral view are brought to the same mass, and images are cropped to what shows the volume.
+    is; (3) a tone curve brings grey values to the line integrals of an average chest (`match_tones`). Then a frontal
+    and a lateral view are brought to the same mass, and images are cropped to what shows the volume.
 
     Args:
         radiograph: for which `can_take_in` holds.
@@ -91,8 +90,8 @@ def take_in(radiograph: Radiograph, grid: VolumeGrid) -> Intake:
     )
     boxes = [field_box(views, view, grid.size_mm) for view in range(len(views))]
     findings = tuple(
-        Finding(name, seen, curve, 1 - float(mask.mean()))
-        for name, seen, curve, mask in zip(views.names, sightings, curves, masks, strict=True)
+        Finding(name, checked_family(views, n), seen, curve, 1 - float(mask.mean()))
+        for n, (name, seen, curve, mask) in enumerate(zip(views.names, sightings, curves, masks, strict=True))
     )
     return Intake(estimated.cropped(boxes), whole, findings)
 

@@ -7,7 +7,6 @@ from jaxtyping import Float
 from scipy.interpolate import PchipInterpolator
 
 from voxray.geometry import FloatArray
-from voxray.intake.canvas import Canvas
 from voxray.intake.statistics import LEVELS, FamilyStatistics
 
 # Ours. The part of all pixels that tells the darkest level. It is air if by this part of the body's contrast it is
@@ -50,26 +49,27 @@ class ToneCurve:
         return replace(self, factor=self.factor * factor)
 
 
-def match_tones(canvas: Canvas, statistics: FamilyStatistics, image: Float[np.ndarray, "_ _"]) -> ToneCurve:
+def match_tones(
+    body: Float[np.ndarray, " places"], pixels: Float[np.ndarray, " pixels"], statistics: FamilyStatistics
+) -> ToneCurve:
     """Match quantiles of the display values inside the body to those of the training scans.
 
-    Only places that lie in the body in every training scan count, and of these what is seen, so that air, borders and
-    letters do not: the chest must be where the canvas is. What the display shows as air is found among the darkest
-    pixels of the image, if these are flat or darker than all the body; else air is where the straight line through the
-    two lowest quantiles comes to 0.
+    What the display shows as air is found among the darkest pixels of the image, if these are flat or darker than all
+    the body; else air is where the straight line through the two lowest quantiles comes to 0.
 
     Args:
-        canvas: the image about the chest's centre, on the places of the statistics.
+        body: display values at the places that lie in the body in every training scan, so that air, borders and letters
+            do not count: the chest must have been found.
+        pixels: display values of all pixels that are measurements.
         statistics: of the same family of views.
-        image: all pixels that are measurements.
     """
-    body = canvas.picture[canvas.seen & statistics.inside]
     shown, values = np.quantile(body, LEVELS), statistics.quantiles
     contrast = max(shown[-1] - shown[0], 1e-9)
-    air = np.quantile(image, _DARKEST)
-    flat = np.mean(image < air + _FLAT * contrast) > _FLAT_PIXELS
+    air = np.quantile(pixels, _DARKEST)
+    flat = np.mean(pixels < air + _FLAT * contrast) > _FLAT_PIXELS
     if not flat and air > np.quantile(body, _DARKEST) - _DARKER * contrast:
         air = shown[0] - values[0] * (shown[1] - shown[0]) / (values[1] - values[0])
     display = np.maximum.accumulate([min(air, shown[0]), *shown])
-    rising = display + 1e-4 * contrast * np.arange(len(display))  # saturated displays repeat values
-    return ToneCurve(rising, np.array([0.0, *values]))
+    # Saturated displays repeat values; a curve needs rising ones.
+    step = max(1e-4 * contrast, 1e-9 * float(np.abs(display).max()), 1e-12)
+    return ToneCurve(display + step * np.arange(len(display)), np.array([0.0, *values]))
