@@ -8,9 +8,9 @@ from voxray.intake.canvas import Family
 from voxray.intake.look import Sighting
 from voxray.intake.tone import ToneCurve
 
-# Calibrated on 35 frontal CC BY radiographs of chests (0.55 to 0.82) and on projections of the training scans (frontal
-# 0.82 and more, lateral 0.69 and more), against projections of abdomens (frontal up to 0.41, lateral up to 0.61), limbs
-# and pictures of other things (up to 0.5); see docs/real-xrays.md.
+# Calibrated on 35 frontal CC BY radiographs of chests (0.58 to 0.77) and on projections of the training scans (frontal
+# 0.84 and more; lateral 0.70 and more, but for a scan of 218 mm), against projections of abdomens (frontal up to 0.48,
+# lateral up to 0.62) and pictures of other things (up to 0.48); see docs/real-xrays.md.
 NO_CHEST = 0.52
 UNUSUAL_CHEST: dict[Family, float] = {"frontal": 0.56, "lateral": 0.64}
 
@@ -49,6 +49,6 @@ def refuse_others(findings: Sequence[Finding], files: Sequence[str]) -> None:
         if best < NO_CHEST:
             raise NoChestError(
                 f"{file!r} does not look like a chest X-ray ({finding.view}): its likeness to the scans that the model "
-                f"was trained on is {best:.2f}, that of chests is {NO_CHEST:g} or more. If it is one all the same, "
-                "say --force-chest."
+                f"was trained on is {best:.2f}, that of chests is {NO_CHEST:g} or more. "
+                "It must stand upright. If it is a chest all the same, say --force-chest."
             )
