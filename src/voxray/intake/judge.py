@@ -13,8 +13,8 @@ from voxray.intake.canvas import family_of
 from voxray.intake.findings import UNUSUAL_CHEST, Finding
 from voxray.intake.masses import agreement, row_masses
 
-# Ours: what a result must do, and what adults are like. Masses of projections of one CT correlate by 0.79 or more, of two
-# different ones by less than 0.7 in 85 of 100 pairs.
+# Ours: what a result must do, and what adults are like. Masses of projections of one CT correlate by 0.79 or more, of
+# two different ones by less than 0.7 in 85 of 100 pairs.
 _CORRELATION, _AGREEMENT, _LUNGS_LITRES = 0.9, 0.7, (1.5, 8.5)
 
 
