@@ -33,7 +33,7 @@ def test_O4_every_option_reaches_the_report(cli: Cli, tiny: str, tmp_path: Path)
     done = cli(
         "reconstruct", xray, "-o", tmp_path / "out", "--model", tiny, "--views", "pa", "--pixel-mm", 13, "--sdd-mm",
         2000, "--sid-mm", 1700, "--seed", 7, "--samples", 2, "--outside", "air", "--keep-phi", "--format", "nrrd",
-        "--format", "dicom", "--device", "cpu",
+        "--format", "dicom", "--device", "cpu", "--force-chest",
     )  # fmt: skip
     assert done.code == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -52,7 +52,8 @@ def test_I5_assumptions_are_notes_once_and_in_the_report(cli: Cli, tiny: str, tm
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (16, 16)).astype(np.uint8)).save(
             tmp_path / f"{name}.png"
         )
-    done = cli("reconstruct", tmp_path / "pa.png", tmp_path / "lateral.png", "-o", tmp_path / "out", "--model", tiny)
+    files = (tmp_path / "pa.png", tmp_path / "lateral.png")
+    done = cli("reconstruct", *files, "-o", tmp_path / "out", "--model", tiny, "--force-chest")
     assert done.code == 0
     notes = [line for line in done.err.splitlines() if line.startswith("note: ")]
     assert any("--sdd-mm" in note for note in notes)
@@ -122,3 +123,11 @@ def test_I6_views_of_the_command_line_stand_above_the_folders(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [image["view"] for image in report["inputs"]] == ["right_lateral", "pa"]
     assert "lateral.nii.gz" in next(line for line in done.out.splitlines() if line.startswith("right_lateral"))
+
+
+def test_T2_what_is_no_chest_is_bad_input(cli: Cli, tiny: str, tmp_path: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)).save(tmp_path / "pa.png")
+    done = cli("reconstruct", tmp_path / "pa.png", "-o", tmp_path / "out", "--model", tiny)
+    assert done.code == 2
+    assert "--force-chest" in done.err
+    assert not (tmp_path / "out").exists()

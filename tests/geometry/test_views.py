@@ -277,3 +277,11 @@ def test_impossible_setups_are_refused() -> None:
         Setup(1000, 900, 0.0, (8, 8))
     with pytest.raises(GeometryError, match="presets are chest, x2ct, perx2ct, xraysyn"):
         ViewGeometry.biplanar(setup="chests")
+
+
+@given(view_geometries())
+def test_cropped_images_show_the_same_places(views: ViewGeometry) -> None:
+    boxes = [(slice(min(1, rows - 1), rows), slice(0, max(1, columns - 1))) for rows, columns in views.shapes]
+    cropped = views.cropped(boxes)
+    for view, (rows, columns) in enumerate(boxes):
+        assert np.allclose(cropped.pixels_mm(view), views.pixels_mm(view)[rows, columns], atol=1e-6)

@@ -27,7 +27,7 @@ def test_T1_the_wheel_holds_models_recipes_examples_and_licence(wheel: Path) -> 
     source = ROOT / "src"
     for pattern in (
         "models/embedded/**/*", "recipes/*.yaml", "examples/**/*", "evaluation/*.yaml", "evaluation/report/*.j2",
-        "py.typed", "**/*.py",
+        "intake/*.json", "py.typed", "**/*.py",
     ):  # fmt: skip
         files = [
             file for file in (source / "voxray").glob(pattern) if file.is_file() and "__pycache__" not in file.parts

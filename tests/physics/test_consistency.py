@@ -312,3 +312,23 @@ def test_N11_huge_xrays_end_in_an_error_or_in_finite_numbers(value: float) -> No
     except NumericalError:
         return
     assert torch.isfinite(found.scene.mu).all()
+
+
+def test_pixels_of_infinite_noise_say_nothing() -> None:
+    """Whatever they hold; and the same noise everywhere, given as images, is that noise."""
+    truth = scene_of(0.02 * random(SUPPORT.shape))
+    start = scene_of(torch.zeros(SUPPORT.shape, dtype=torch.float64))
+    measured = truth.project(VIEWS)
+    images = [torch.full_like(image, 0.05) for image in measured]
+    usual = make_consistent(start, measured, VIEWS, [smooth(0.02)], noise=0.05, iterations=5)
+    even = make_consistent(start, measured, VIEWS, [smooth(0.02)], noise=images, iterations=5)
+    assert torch.allclose(even.scene.mu, usual.scene.mu)
+    assert even.residual == pytest.approx(usual.residual)
+    images[0][:4] = torch.inf
+    spoilt = [image.clone() for image in measured]
+    spoilt[0][:4] = 1000.0
+    one, other = (
+        make_consistent(start, m, VIEWS, [smooth(0.02)], noise=images, iterations=5) for m in (measured, spoilt)
+    )
+    assert torch.allclose(one.scene.mu, other.scene.mu)
+    assert not torch.allclose(one.scene.mu, usual.scene.mu)

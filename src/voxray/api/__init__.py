@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from voxray.api.checks import checked_seed, chosen_device
+from voxray.api.chests import judged, taken_in
 from voxray.api.evaluating import EvaluateOptions, bench_quality, compare, evaluate, report
 from voxray.api.nodules import NoduleOptions, nodule_test
 from voxray.data.options import PrepareOptions
@@ -29,6 +30,7 @@ from voxray.images.read_geometry import read_geometry
 from voxray.images.read_xray import read_radiograph
 from voxray.images.report import Grid, Model, Report, describe_inputs, hide_names, measure_residuals, peak_memory_mb
 from voxray.images.xray import ReadOptions
+from voxray.images.xray_files import unzipped
 from voxray.methods import Reconstruction
 from voxray.methods.base import Outside
 from voxray.models import LoadedModel, list_models, load_model
@@ -65,7 +67,7 @@ def reconstruct(
     """Reconstruct a CT from the X-rays of one examination.
 
     Args:
-        xrays: files (see `images.read_xray`), or a radiograph.
+        xrays: files (see `images.read_xray`) and zips of them, or a radiograph.
         model: name of a model, or its folder.
         views: one name a file, where files or tags do not tell (`pa`, `lateral`, ...).
         geometry: where source and detector stood: a `ViewGeometry`, or its JSON file.
@@ -95,9 +97,13 @@ def reconstruct(
         with _timed(seconds, "load model"):
             loaded = load_model(model, chosen, overrides)
         _check_body_part(radiograph, loaded.info.recipe)
-        _check_field(radiograph, loaded.method.grid)
         with _timed(seconds, "reconstruct"):
-            seen = _without_counts(_as_fine_as(loaded.method.grid, radiograph))
+            force = isinstance(xrays, Radiograph) or (options is not None and options.force_chest)
+            intake = taken_in(radiograph, loaded, force)
+            if intake is not None:
+                radiograph = replace(radiograph, views=intake.views)
+            _check_field(radiograph, loaded.method.grid)
+            seen = _without_counts(_as_fine_as(loaded.method.grid, intake.radiograph if intake else radiograph))
             try:
                 estimate = loaded.method.reconstruct(seen, rng=rng, samples=samples, outside=outside, progress=progress)
             except NotFiniteError as error:
@@ -115,6 +121,7 @@ def reconstruct(
         peak_memory_mb=peak_memory_mb(),
         warnings=told if keep_phi else [hide_names(text, radiograph) for text in told],
         residuals=measure_residuals(seen, estimate.reprojections),
+        quality=judged(seen, estimate, loaded, intake),
         method=estimate.details,
     )
     return Reconstruction(
@@ -214,7 +221,10 @@ def _read(
         xrays = [xrays]
     if isinstance(geometry, (str, Path)):
         geometry = read_geometry(Path(geometry))
-    return read_radiograph([Path(file) for file in xrays], views=views, geometry=geometry, options=options)
+    with unzipped([Path(file) for file in xrays]) as files:
+        radiograph = read_radiograph([file for file, _ in files], views=views, geometry=geometry, options=options)
+        called = dict(files)
+        return replace(radiograph, origins=tuple(replace(o, path=called[o.path]) for o in radiograph.origins))
 
 
 def _described(loaded: LoadedModel) -> Model:

@@ -50,6 +50,9 @@ class XrayArguments:
     force_modality: Annotated[
         bool, Option("--force-modality", help="Accept DICOM files of another modality than CR, DX, RF, XA.")
     ] = False
+    force_chest: Annotated[bool, Option("--force-chest", help="Accept images that do not look like chest X-rays.")] = (
+        False
+    )
 
     def options(self) -> "ReadOptions":
         """Return the checked options."""

@@ -25,12 +25,12 @@ def reconstruct_many(patients: list[Patient], request: Request, out: Path) -> No
         InputError: at the end, if patients failed; or if `out` is something else, or holds results of other settings.
     """
     ledger = Ledger(out, request)
-    rows: list[tuple[str, str, object]] = []
+    rows: list[tuple[str, str, object, str]] = []
     failed: dict[str, str] = {}
     for number, patient in enumerate(patients, start=1):
         try:
             if ledger.is_done(patient):
-                rows.append((patient.id, "there already", ""))
+                rows.append((patient.id, "there already", "", ""))
                 continue
             note(f"{patient.id} ({number} of {len(patients)})")
             with progress(patient.id) as draw:
@@ -39,11 +39,12 @@ def reconstruct_many(patients: list[Patient], request: Request, out: Path) -> No
             ledger.enter(patient)
         except (InputError, NumericalError) as error:
             failed[patient.id] = str(error)
-            rows.append((patient.id, "failed", ""))
+            rows.append((patient.id, "failed", "", ""))
         else:
             worst = max((100 * residual.relative for residual in result.report.residuals), default=0.0)
-            rows.append((patient.id, "done", worst))
-    show_table(("patient", "result", "residual, %"), rows)
+            quality = result.report.quality
+            rows.append((patient.id, "done", worst, quality.verdict if quality is not None else ""))
+    show_table(("patient", "result", "residual, %", "verdict"), rows)
     show(DISCLAIMER)
     if failed:
         reasons = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())

@@ -11,9 +11,6 @@ from voxray.errors import InputError, VoxrayWarning
 from voxray.images.reading import check_file, reading
 
 GEOMETRY_FILE = "geometry.json"
-_SUFFIXES = (
-    ".dcm", ".dicom", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd",
-)  # fmt: skip
 _DESCRIBED = {"id", "files", "geometry"}
 
 
@@ -37,8 +34,9 @@ class Patient:
 def find_patients(inputs: Sequence[Path]) -> list[Patient]:
     """Return the patients behind the arguments of `reconstruct`.
 
-    Several files, or one that is no CSV, are one patient; so is a folder that holds X-ray files directly. In any
-    other folder each folder is a patient. A folder with a `geometry.json`, as `voxray project` writes it, is read
+    Several files, or one that is no CSV, are one patient; so is a folder that holds X-ray files directly, or is one
+    study as hospitals export it (`exported_study`). In any other folder each folder is a patient. A folder with a
+    `geometry.json`, as `voxray project` writes it, is read
     with it: its X-rays are the files named after the views.
 
     A CSV has a line for each patient: the column `id`, and either `files` (with `;` between them) or one column a
@@ -59,8 +57,12 @@ def find_patients(inputs: Sequence[Path]) -> list[Patient]:
 
 
 def _patients_in_folder(folder: Path) -> list[Patient]:
+    from voxray.images.xray_files import SUFFIXES, exported_study  # loads torch: not for --help
+
     with reading(folder):
         entries = sorted(folder.iterdir())
+    if (study := exported_study(folder)) is not None:
+        return [Patient("", tuple(study))]
     direct = _patient("", folder, entries)
     patients, empty = [], []
     for entry in entries:
@@ -78,7 +80,7 @@ def _patients_in_folder(folder: Path) -> list[Patient]:
         )
     found = [direct] if direct is not None else patients
     if not found:
-        raise InputError(f"{str(folder)!r} holds no X-ray files ({', '.join(_SUFFIXES)}).")
+        raise InputError(f"{str(folder)!r} holds no X-ray files ({', '.join(SUFFIXES)}, or DICOM without a suffix).")
     if patients and empty:
         warnings.warn(f"Left out, since no X-ray files are in them: {', '.join(empty)}.", VoxrayWarning, 2)
     return found
@@ -86,7 +88,9 @@ def _patients_in_folder(folder: Path) -> list[Patient]:
 
 def _patient(name: str, folder: Path, entries: Iterable[Path]) -> Patient | None:
     """Return the patient whose files lie in `folder`, or None where there are none."""
-    files = [e for e in entries if e.name.lower().endswith(_SUFFIXES) and not e.name.startswith(".") and e.is_file()]
+    from voxray.images.xray_files import xray_files  # loads torch: not for --help
+
+    files = xray_files(entries)
     geometry = folder / GEOMETRY_FILE
     if not geometry.is_file():
         return Patient(name, tuple(files)) if files else None

@@ -48,7 +48,7 @@ def reconstruct(
 
 
 def show_result(result: "Reconstruction", files: Sequence[Path]) -> None:
-    """Show which file was taken for which view, how well the result explains it, and where the result is."""
+    """Show which file became which view, how well the result explains it, the verdict, and where the result is."""
     from voxray.images.disclaimer import DISCLAIMER
     from voxray.images.read_xray import view_files
 
@@ -57,6 +57,8 @@ def show_result(result: "Reconstruction", files: Sequence[Path]) -> None:
         (residual.view, sources.get(residual.view, ""), 100 * residual.relative) for residual in result.report.residuals
     ]
     show_table(("view", "X-ray", "residual, %"), rows)
+    if result.report.quality is not None:
+        show(result.report.quality.summary)
     show()
     for file in files:
         show(str(file))

@@ -236,11 +236,14 @@ class ViewGeometry:
     def from_json(cls, text: str | bytes) -> "ViewGeometry":
         """Read the format of `to_json`: isocentre_mm, and by view name source_mm, centre_mm, u_mm, v_mm and shape.
 
+        A report of a reconstruction, which holds the geometry under the key "geometry", is read, too.
+
         Raises:
             GeometryError: if it is not JSON, or a key is missing.
         """
         try:
             data = json.loads(text)
+            data = data.get("geometry", data)
             views = data["views"]
             if not isinstance(views, dict):
                 raise TypeError("views must be an object with one entry a view")
@@ -248,7 +251,7 @@ class ViewGeometry:
             shapes: tuple[Any, ...] = tuple(tuple(view["shape"]) for view in views.values())
         except KeyError as error:
             raise GeometryError(f"The geometry lacks the key {error}.") from error
-        except (ValueError, TypeError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise GeometryError(f"This is no geometry file: {error}.") from error
         return cls(**columns, shapes=shapes, names=tuple(views), isocentre_mm=data.get("isocentre_mm"))
 
@@ -350,6 +353,17 @@ class ViewGeometry:
             self.source_mm, self.centre_mm - lost[:, 1:] * self.u_mm - lost[:, :1] * self.v_mm,
             self.u_mm * ratio[:, 1:], self.v_mm * ratio[:, :1],
             tuple((int(rows), int(columns)) for rows, columns in shapes), self.names, self.isocentre_mm,
+        )  # fmt: skip
+
+    def cropped(self, boxes: Sequence[tuple[slice, slice]]) -> "ViewGeometry":
+        """Return the geometry of images of which boxes (rows, columns) are kept."""
+        places = np.array([[box[axis].indices(shape[axis])[:2] for axis in (0, 1)]
+                           for box, shape in zip(boxes, self.shapes, strict=True)])  # fmt: skip
+        moved = (places.sum(-1) - np.array(self.shapes)) / 2
+        sizes = places[..., 1] - places[..., 0]
+        return ViewGeometry(
+            self.source_mm, self.centre_mm + moved[:, 1:] * self.u_mm + moved[:, :1] * self.v_mm, self.u_mm, self.v_mm,
+            tuple((int(rows), int(columns)) for rows, columns in sizes), self.names, self.isocentre_mm,
         )  # fmt: skip
 
     def __eq__(self, other: object) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ Vector = npt.NDArray[np.float64]
 _DIFFERENCE = LinearSegmentedColormap.from_list(
     "difference", ["#a8dcff", "#2f7fc4", "#12395c", "#0b0b0d", "#6b2014", "#d9573a", "#ffd0b0"]
 )
-_TILE_IN, _GAP_IN, _CAPTION_IN, _MARGIN_IN = 2.4, 0.06, 0.22, 0.12
+_TILE_IN, _GAP_IN, _CAPTION_IN, _MARGIN_IN, _LINE_IN = 2.4, 0.06, 0.22, 0.12, 0.14
+# Characters of a line of the verdict.
+_VERDICT_COLUMNS = 125
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def write_preview(
     truth: CTVolume | None = None,
     std: CTVolume | None = None,
     title: str = "",
+    verdict: str = "",
     overwrite: bool = False,
 ) -> None:
     """Write one PNG that shows a result beside what it was made from.
@@ -88,6 +92,7 @@ def write_preview(
         truth: the true CT, if it is known.
         std: standard deviation of the result, in HU.
         title: stands on top.
+        verdict: stands beneath it, in as many lines as it takes.
         overwrite: replace a file that exists already.
 
     Raises:
@@ -103,7 +108,7 @@ def write_preview(
         label = f"Standard deviation, 0 to {highest:.0f} HU"
         rows.append(planes(std, label, {"cmap": "inferno", "vmin": 0.0, "vmax": highest}))
     rows += comparisons(radiograph, reprojections)
-    figure = _draw(rows, title)
+    figure = _draw(rows, title, wrap(verdict, _VERDICT_COLUMNS))
     with atomic_path(path) as temporary:
         metadata = {"Software": made_by(), "Description": SYNTHETIC}
         figure.savefig(temporary, format="png", dpi=150, metadata=metadata)
@@ -154,8 +159,8 @@ def comparisons(radiograph: Radiograph, reprojections: Sequence[Float[Tensor, "_
         ]
 
 
-def _draw(rows: Sequence[Sequence[Picture]], title: str) -> Figure:
-    top = 0.32 if title else 0.04
+def _draw(rows: Sequence[Sequence[Picture]], title: str, verdict: Sequence[str]) -> Figure:
+    top = (0.32 if title else 0.04) + _LINE_IN * len(verdict)
     width = 2 * _MARGIN_IN + 3 * _TILE_IN + 2 * _GAP_IN
     height = top + len(rows) * (_TILE_IN + _CAPTION_IN) + 0.3
     figure = Figure(figsize=(width, height), facecolor="white")
@@ -169,6 +174,8 @@ def _draw(rows: Sequence[Sequence[Picture]], title: str) -> Figure:
             _draw_tile(figure.add_axes(box), picture, half_mm)
     left, bottom = _MARGIN_IN / width, 0.1 / height
     figure.text(left, 1 - 0.1 / height, title, fontsize=10, weight="bold", va="top", color="#1c1c22")
+    below = (1 - (0.3 if title else 0.04) / height) if verdict else 0.0
+    figure.text(left, below, "\n".join(verdict), fontsize=7.5, va="top", color="#33333c")
     footer = f"{SYNTHETIC}. Made by {made_by()}."
     figure.text(left, bottom, footer, fontsize=7, weight="bold", va="bottom", color="#a02020")
     legend = "Difference: red where the re-projection is higher, blue where it is lower"

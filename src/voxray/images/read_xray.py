@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -14,7 +15,7 @@ from voxray.errors import InputError, VoxrayWarning
 from voxray.geometry import ViewGeometry
 from voxray.geometry.placing import join_views, place_view
 from voxray.images.reading import check_file, reading
-from voxray.images.types import Radiograph
+from voxray.images.types import Known, Radiograph
 from voxray.images.view_matching import geometry_views, named_views
 from voxray.images.xray import ReadOptions, XrayImage
 from voxray.images.xray_array import read_line_integrals
@@ -97,10 +98,21 @@ def read_radiograph(
             raise InputError("Give either a geometry or the names of views, not both: a geometry names its views.")
         images, numbers = geometry_views(images, geometry)
         placed = replace(geometry, isocentre_mm=geometry.isocentre()).subset(numbers)
+        known = [Known() for _ in images]
     else:
         images, names = named_views(images, views)
         placed = join_views([place_view(i.tags, name, options) for i, name in zip(images, names, strict=True)])
-    return Radiograph(tuple(i.pixels for i in images), placed, images[0].kind, tuple(i.origin for i in images))
+        known = [_known(image, options) for image in images]
+    origins = tuple(image.origin for image in images)
+    return Radiograph(tuple(i.pixels for i in images), placed, images[0].kind, origins, known=tuple(known))
+
+
+def _known(image: XrayImage, options: ReadOptions) -> Known:
+    """Return what tags and user say of an image without a geometry."""
+    tags = image.tags
+    facing = options.lateral_anterior is not None or tags.orientation is not None
+    size: Literal["user", "tags", "nobody"] = "tags" if tags.pixel_mm is not None else "nobody"
+    return Known(size if options.pixel_mm is None else "user", facing, centre=False)
 
 
 def view_files(radiograph: Radiograph) -> dict[str, Path]:

@@ -13,13 +13,14 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 from torch import Tensor
 
 from voxray.errors import InputError
 from voxray.geometry import VolumeGrid
 from voxray.images.atomic import refuse_existing, write_text_atomic
 from voxray.images.disclaimer import DISCLAIMER
+from voxray.images.quality import Quality, Strict
 from voxray.images.types import Kind, Radiograph
 from voxray.images.xray import ReadOptions
 
@@ -39,11 +40,7 @@ _PLAIN_STEMS = {
 }  # fmt: skip
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Software(_Strict):
+class Software(Strict):
     """What the result was computed with; filled in by itself."""
 
     voxray: str = Field(default_factory=lambda: version("voxray"))
@@ -53,12 +50,12 @@ class Software(_Strict):
     platform: str = Field(default_factory=lambda: f"{platform.system()} {platform.machine()}")
 
 
-class InputImage(_Strict):
+class InputImage(Strict):
     """One X-ray image and the view that it was taken for."""
 
     view: str
     file: str | None = Field(description="base name, or the first 16 digits of its SHA-256 and the ending")
-    sha256: Sha256 | None = Field(description="of the file's content")
+    sha256: Sha256 | None = Field(description="of the file's content, or of the zip that it lies in")
     kind: Kind
     shape: tuple[int, int] = Field(description="rows, columns")
     pixel_mm: tuple[float, float] = Field(description="distance of neighbouring rows and columns")
@@ -66,7 +63,7 @@ class InputImage(_Strict):
     patient_name: str | None = Field(default=None, description="only where the user asked for it")
 
 
-class Grid(_Strict):
+class Grid(Strict):
     """The grid of the result."""
 
     shape: tuple[int, int, int] = Field(description="voxels along z, y, x")
@@ -80,7 +77,7 @@ class Grid(_Strict):
         return cls(shape=grid.shape, spacing_mm=(x_mm, y_mm, z_mm), affine=grid.affine.tolist())
 
 
-class Residual(_Strict):
+class Residual(Strict):
     """How far the re-projection of the result is from one X-ray, in the unit of the X-ray."""
 
     view: str
@@ -88,7 +85,7 @@ class Residual(_Strict):
     relative: float = Field(ge=0, description="rms over the root mean square of the X-ray")
 
 
-class Model(_Strict):
+class Model(Strict):
     """What reconstructed."""
 
     name: str
@@ -96,7 +93,7 @@ class Model(_Strict):
     weights_sha256: Sha256 | None
 
 
-class Report(_Strict):
+class Report(Strict):
     """Everything that is needed to understand a result, and to repeat it.
 
     Nothing in it tells who the patient is, unless the user asked for that: `describe_inputs` sees to inputs,
@@ -116,6 +113,7 @@ class Report(_Strict):
     peak_memory_mb: dict[str, float] = Field(default_factory=dict, description="of each device")
     warnings: list[str] = Field(default_factory=list, description="what was assumed on the user's behalf")
     residuals: list[Residual] = Field(default_factory=list)
+    quality: Quality | None = Field(default=None, description="of chests: whether the result can be trusted")
     method: dict[str, JsonValue] = Field(default_factory=dict, description="what the method has to say")
 
     def write(self, path: Path, *, overwrite: bool = False) -> None:
@@ -142,7 +140,7 @@ def describe_inputs(radiograph: Radiograph, keep_phi: bool = False) -> list[Inpu
             InputImage(
                 view=name,
                 file=None if origin is None else origin.path.name if keep_phi else hashed_name(origin.path),
-                sha256=sha256_file(origin.path) if origin is not None and origin.path.is_file() else None,
+                sha256=_content_hash(origin.path) if origin is not None else None,
                 kind=radiograph.kind,
                 shape=views.shapes[i],
                 pixel_mm=(math.hypot(*views.v_mm[i]), math.hypot(*views.u_mm[i])),
@@ -151,6 +149,12 @@ def describe_inputs(radiograph: Radiograph, keep_phi: bool = False) -> list[Inpu
             )
         )
     return described
+
+
+def _content_hash(path: Path) -> Sha256 | None:
+    """Return the hash of a file, or of the zip that holds it."""
+    file = next((place for place in (path, path.parent) if place.is_file()), None)
+    return sha256_file(file) if file is not None else None
 
 
 def on_xray_scale(radiograph: Radiograph, reprojections: Sequence[Float[Tensor, "_ _"]]) -> list[Tensor]:

@@ -7,13 +7,13 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from voxray.errors import GeometryError, InputError, NotFiniteError
 from voxray.geometry import ViewGeometry, VolumeGrid
 
-Kind = Literal["counts", "line_integral", "display"]
+Kind = Literal["counts", "line_integral", "display", "estimated"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,21 @@ class Origin:
     patient_name: str = ""
     study_date: str = ""
     body_part: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of how one X-ray was taken; the rest was assumed when it was read.
+
+    Attributes:
+        size: who knows the size of a pixel: the user, the tags, or nobody.
+        facing: whether it is known which way the image is shown.
+        centre: whether it is known where in the image the isocentre is.
+    """
+
+    size: Literal["user", "tags", "nobody"] = "user"
+    facing: bool = True
+    centre: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +83,13 @@ class Radiograph:
     Args:
         images: one 2D float32 image (rows, columns) a view; shapes may differ.
         views: the geometry, with the same number of views and the same shapes.
-        kind: `counts` (photons; air bright), `line_integral` (of linear attenuation, no unit; bone high), or
-            `display` (grey values with bone high, on an unknown monotone scale).
+        kind: `counts` (photons; air bright), `line_integral` (of linear attenuation, no unit; bone high), `display`
+            (grey values with bone high, on an unknown monotone scale), or `estimated` (line integrals that were
+            estimated from grey values, and are as rough as that).
         origins: where each image was read from, if they were.
+        valid: which pixels of each image are measurements of the patient, as against borders and burnt-in letters; all,
+            where nothing is given. The others hold values that disturb nobody.
+        known: what is known of each view; everything, where nothing is given.
 
     Raises:
         GeometryError: if images and views do not fit together.
@@ -81,6 +100,8 @@ class Radiograph:
     views: ViewGeometry
     kind: Kind = "line_integral"
     origins: tuple[Origin, ...] = ()
+    valid: tuple[Bool[Tensor, "_ _"], ...] = ()
+    known: tuple[Known, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -96,11 +117,31 @@ class Radiograph:
                 )
             if not bool(torch.isfinite(image).all()):
                 raise NotFiniteError(f"The image of view {name!r} has pixels that are not finite numbers.")
-        if self.origins and len(self.origins) != len(images):
-            raise InputError(f"{len(images)} X-ray images, but {len(self.origins)} origins.")
+        for name in ("origins", "valid", "known"):
+            count = len(getattr(self, name))
+            if count not in (0, len(images)):
+                raise InputError(f"{len(images)} X-ray images, but `{name}` has {count} entries.")
+        if any(mask.shape != image.shape for mask, image in zip(self.valid, images, strict=bool(self.valid))):
+            raise GeometryError("The mask of valid pixels has another shape than its image.")
         object.__setattr__(self, "images", images)
 
+    @property
+    def rough(self) -> bool:
+        """Whether the line integrals are, or will be, a guess from grey values."""
+        return self.kind in ("display", "estimated")
+
     def binned(self, factors: Sequence[tuple[int, int]]) -> "Radiograph":
-        """Average blocks of (rows, columns) pixels of each view into one."""
-        images = tuple(F.avg_pool2d(image[None], factor)[0] for image, factor in zip(self.images, factors, strict=True))
-        return replace(self, images=images, views=self.views.binned(factors))
+        """Average blocks of (rows, columns) pixels of each view into one; it is valid if more than half of them are."""
+        images = tuple(_pooled(image, factor) for image, factor in zip(self.images, factors, strict=True))
+        valid = tuple(_pooled(v.float(), f) > 0.5 for v, f in zip(self.valid, factors, strict=bool(self.valid)))
+        return replace(self, images=images, views=self.views.binned(factors), valid=valid)
+
+    def cropped(self, boxes: Sequence[tuple[slice, slice]]) -> "Radiograph":
+        """Keep a box (rows, columns) of each image."""
+        images = tuple(image[box] for image, box in zip(self.images, boxes, strict=True))
+        valid = tuple(mask[box] for mask, box in zip(self.valid, boxes, strict=bool(self.valid)))
+        return replace(self, images=images, views=self.views.cropped(boxes), valid=valid)
+
+
+def _pooled(image: Float[Tensor, "_ _"], factor: tuple[int, int]) -> Float[Tensor, "_ _"]:
+    return F.avg_pool2d(image[None], factor)[0]

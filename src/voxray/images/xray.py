@@ -19,6 +19,7 @@ class ReadOptions(ViewOptions):
         frame: the frame to take of multi-frame files, from 1 as DICOM counts.
         allow_mixed: accept images of different patients, studies or dates.
         force_modality: accept DICOM files of any modality.
+        force_chest: accept images that do not look like the chest, for a model of chests.
 
     Raises:
         InputError: if the frame is not positive.
@@ -28,6 +29,7 @@ class ReadOptions(ViewOptions):
     frame: int | None = None
     allow_mixed: bool = False
     force_modality: bool = False
+    force_chest: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -14,7 +14,7 @@ from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume
 from voxray.methods.stages import MethodConfig, Progress
 from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu
-from voxray.physics.consistency import Scene, inside, interpolate_onto, make_consistent
+from voxray.physics.consistency import Noise, Scene, inside, interpolate_onto, make_consistent
 from voxray.physics.variation import Variation
 
 
@@ -92,7 +92,7 @@ class Anatomy(nn.Module):
         views: ViewGeometry,
         outside: Outside,
         config: AgreementConfig,
-        noise: float | None = None,
+        noise: Noise | None = None,
     ) -> Scene:
         """Return the scene made to agree with line integrals, changing as the anatomy does.
 
@@ -102,12 +102,11 @@ class Anatomy(nn.Module):
             views: about the origin.
             outside: whether anything may change around the volume.
             config: how.
-            noise: standard deviation of a line integral, where it is not the configuration's.
+            noise: standard deviation of a line integral, or of each pixel's, where it is not the configuration's.
         """
         changes = self.variations(outside, config.lengths_mm, config.scale)
-        return make_consistent(
-            scene, measured, views, changes, noise=noise or config.noise, iterations=config.iterations
-        ).scene  # fmt: skip
+        noise = config.noise if noise is None else noise
+        return make_consistent(scene, measured, views, changes, noise=noise, iterations=config.iterations).scene
 
 
 def support_of(side_mm: float, spacing_mm: float) -> VolumeGrid:

@@ -28,6 +28,7 @@ from voxray.methods.base import (
     about_isocentre,
     as_volume,
     estimate_of,
+    noise_of,
 )  # fmt: skip
 from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu
 from voxray.physics.consistency import Scene, make_consistent
@@ -118,7 +119,7 @@ class Atlas(Method):
         scene, variations = self._scene(outside), self._variations(outside)
         images = [image.to(self.mean.device) for image in radiograph.images]
         measured = as_line_integrals(images, radiograph.kind, scene.project(radiograph.views))
-        noise = self.settings.display_noise if radiograph.kind == "display" else self.settings.noise
+        noise = noise_of(radiograph, self.settings.display_noise, self.settings.noise) or self.settings.noise
         runs = 1 + (samples if samples > 1 else 0)
 
         steps = (self.settings.iterations, self.settings.detail_iterations)
@@ -147,7 +148,8 @@ class Atlas(Method):
             best, radiograph.views, centre_mm,
             samples=drawn,
             std=None if spread is None else CTVolume(spread, grid),
-            details={"iterations": len(residual) - 1, "noise": noise, "outside": outside,
+            details={"iterations": len(residual) - 1, "outside": outside,
+                     "noise": self.settings.display_noise if radiograph.rough else self.settings.noise,
                      "residual_by_iteration": [round(value, 5) for value in residual]},
         )  # fmt: skip
 

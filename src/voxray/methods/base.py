@@ -1,5 +1,6 @@
 """What a method is: a configuration, stages of training, and `reconstruct`."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,11 +16,11 @@ from voxray.geometry import FloatArray, ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.stages import AnyStage, MethodConfig, Progress, Stage
 from voxray.physics.attenuation import mu_to_hu
-from voxray.physics.consistency import Scene
+from voxray.physics.consistency import Noise, Scene
 
 __all__ = [
     "Estimate", "Method", "MethodConfig", "Outside", "Progress", "Stage", "Steps", "about_isocentre", "as_volume",
-    "check_case", "check_grid", "estimate_of", "estimate_of_samples", "in_bf16",
+    "check_case", "check_grid", "estimate_of", "estimate_of_samples", "in_bf16", "noise_of",
 ]  # fmt: skip
 
 
@@ -140,7 +141,21 @@ def check_grid(name: str, own: VolumeGrid, grid: VolumeGrid) -> None:
 def about_isocentre(radiograph: Radiograph) -> tuple[Radiograph, FloatArray]:
     """Return the radiograph with its isocentre moved to the origin, and where it was."""
     centre = radiograph.views.isocentre()
-    return Radiograph(radiograph.images, radiograph.views.shifted(-centre), radiograph.kind, radiograph.origins), centre
+    return replace(radiograph, views=radiograph.views.shifted(-centre)), centre
+
+
+def noise_of(radiograph: Radiograph, rough: float, usual: float) -> Noise | None:
+    """Return the standard deviation of what the X-rays say, of each pixel where some say nothing; None for the usual.
+
+    Args:
+        radiograph: the X-rays.
+        rough: noise of line integrals that come from grey values.
+        usual: noise of others.
+    """
+    noise = rough if radiograph.rough else usual
+    if not radiograph.valid:
+        return noise if radiograph.rough else None
+    return [torch.full(mask.shape, noise).where(mask, math.inf) for mask in radiograph.valid]
 
 
 def estimate_of(scene: Scene, views: ViewGeometry, centre_mm: FloatArray, **more: Any) -> Estimate:

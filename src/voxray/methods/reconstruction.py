@@ -102,9 +102,11 @@ class Reconstruction:
             write_dicom_series(self.volume, series, radiograph=self.radiograph, keep_phi=keep_phi, overwrite=overwrite)
             written.append(series)
         title = f"{self.report.model.name} from {', '.join(self.radiograph.views.names)}"
+        quality = self.report.quality
         write_preview(
             preview, self.volume, self.radiograph, self.reprojections,
-            truth=truth, std=self.std, title=title, overwrite=overwrite,
+            truth=truth, std=self.std, title=title, verdict=quality.summary if quality is not None else "",
+            overwrite=overwrite,
         )  # fmt: skip
         self.report.write(report, overwrite=overwrite)
         return [*written, preview, report]

@@ -18,6 +18,8 @@ from voxray.physics.sampling import interpolate
 from voxray.physics.variation import Variation
 
 Images = list[Tensor]
+# Standard deviation of a line integral, or of each pixel's, one image (rows, columns) a view.
+Noise = float | Sequence[Float[Tensor, "_ _"]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,7 @@ def make_consistent(
     views: ViewGeometry,
     variations: Sequence[Variation],
     *,
-    noise: float = 0.05,
+    noise: Noise = 0.05,
     iterations: int = 30,
     rng: torch.Generator | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -101,7 +103,8 @@ def make_consistent(
         measured: line integrals, one image (rows, columns) a view.
         views: the geometry of the X-rays.
         variations: how the scene may change, all on the grid `scene.around_grid`; their sum counts.
-        noise: standard deviation of a binned line integral, of the model's errors above all; our choice.
+        noise: standard deviation of a binned line integral, of the model's errors above all; our choice. An image a
+            view for the noise of each pixel, infinite where nothing was measured.
         iterations: at most.
         rng: of the CPU; draw a sample of the posterior.
         progress: called with (iterations done, iterations).
@@ -116,29 +119,40 @@ def make_consistent(
     if any(variation.grid != scene.around_grid for variation in variations):
         raise GeometryError("Variations must be on the grid around the scene.")
     factors = views.bins(float(scene.around_grid.spacing_mm.min()), scene.grid.centre_mm)
-    residual = [m - p for m, p in zip(measured, scene.project(views), strict=True)]
-    residual = [F.avg_pool2d(r[None], factor)[0] / noise for r, factor in zip(residual, factors, strict=True)]
+    noises: list[float | Tensor] = (
+        [noise] * len(views) if isinstance(noise, float) else [one.to(scene.mu) for one in noise]
+    )
+    certainty = [torch.ones_like(m) / n for m, n in zip(measured, noises, strict=True)]
+    missed = [(m - p) * c for m, p, c in zip(measured, scene.project(views), certainty, strict=True)]
+    residual, weights = _binned(missed, factors), _binned(certainty, factors)
+    pixels = max(sum(int((w > 0).sum()) for w in weights), 1)
     projector = Projector(scene.around_grid, views.binned(factors))
 
     def explain(coefficients: list[Tensor]) -> Images:
         change = sum(v.synthesise(c) for v, c in zip(variations, coefficients, strict=True))
-        return [image / noise for image in projector.forward(torch.as_tensor(change))]
+        return [image * w for image, w in zip(projector.forward(torch.as_tensor(change)), weights, strict=True)]
 
     def blame(images: Images) -> list[Tensor]:
-        change = projector.adjoint([image / noise for image in images])
+        change = projector.adjoint([image * w for image, w in zip(images, weights, strict=True)])
         return [v.analyse(change) for v in variations]
 
     start = [scene.mu.new_zeros(v.shape) for v in variations]
     if rng is not None:
         start = [torch.randn(v.shape, generator=rng, dtype=scene.mu.dtype).to(scene.mu) for v in variations]
         residual = _less(residual, explain(start), 1.0)
-        residual = [r + torch.randn(r.shape, generator=rng, dtype=r.dtype).to(r) for r in residual]
+        drawn = [torch.randn(r.shape, generator=rng, dtype=r.dtype).to(r) for r in residual]
+        residual = [r + d * (w > 0) for r, d, w in zip(residual, drawn, weights, strict=True)]
     goal = 1.0 if rng is None else 0.0
-    found, history = _solve(explain, blame, residual, start, goal, iterations, progress)
+    found, history = _solve(explain, blame, residual, start, goal, iterations, progress, pixels)
     change = torch.as_tensor(sum(v.synthesise(c) for v, c in zip(variations, found, strict=True)))
     if not bool(torch.isfinite(change).all()):
         raise NumericalError("The consistent volume is not finite: are the X-rays line integrals of a usual size?")
-    return Agreement(scene.changed(change), tuple(noise * value for value in history))
+    usual = pixels / max(sum(float(w.sum()) for w in weights), 1e-12)
+    return Agreement(scene.changed(change), tuple(usual * value for value in history))
+
+
+def _binned(images: Images, factors: Sequence[tuple[int, int]]) -> Images:
+    return [F.avg_pool2d(image[None], factor)[0] for image, factor in zip(images, factors, strict=True)]
 
 
 def _solve(
@@ -149,13 +163,13 @@ def _solve(
     goal: float,
     iterations: int,
     progress: Callable[[int, int], None] | None,
+    pixels: int,
 ) -> tuple[list[Tensor], list[float]]:
     """Minimise |explain(c - start) - residual|^2 + |c - start|^2 until the residual's RMS is down to `goal`.
 
     Returns:
         c, and the residual's RMS by iteration.
     """
-    pixels = sum(image.numel() for image in residual)
     found = [torch.zeros_like(c) for c in start]
     gradient = blame(residual)
     direction, norm = gradient, _dot(gradient, gradient)

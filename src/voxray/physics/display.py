@@ -15,19 +15,20 @@ def as_line_integrals(
 ) -> list[Float[Tensor, "_ _"]]:
     """Bring X-ray images to line integrals; says so (`VoxrayWarning`) where the scale is a guess.
 
-    Line integrals stay as they are. The scale of display values is unknown: it is taken to be linear, and the straight
-    line is chosen by which the image's 5th and 95th percentiles become those of the line integrals of an average
-    patient in the same view (our choice, and a rough one: it fixes neither thickness nor a vendor's look-up table).
+    Line integrals stay as they are, and so do those that `voxray.intake` has estimated, of chests from front or side.
+    The scale of other display values is unknown: it is taken to be linear, and the straight line is chosen by which the
+    image's 5th and 95th percentiles become those of the line integrals of an average patient in the same view (our
+    choice, and a rough one: it fixes neither thickness nor a vendor's look-up table).
 
     Args:
         images: one image (rows, columns) a view, bone high.
-        kind: `line_integral` or `display`.
+        kind: `line_integral`, `estimated` or `display`.
         expected: line integrals of an average patient in the same views.
 
     Raises:
         InputError: if the kind is another.
     """
-    if kind == "line_integral":
+    if kind in ("line_integral", "estimated"):
         return list(images)
     if kind != "display":
         raise InputError(f"Line integrals or display values are needed, not {kind!r}; see `counts_as_line_integrals`.")

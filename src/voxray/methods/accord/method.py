@@ -29,13 +29,14 @@ from voxray.methods.base import (
     as_volume,
     estimate_of,
     in_bf16,
+    noise_of,
 )
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage, StageOptions
 from voxray.nets.ensemble import joined, members
 from voxray.nets.patches import patches
 from voxray.physics.attenuation import HU_RANGE, MU_WATER_PER_MM, VACUUM_HU, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.backprojection import back_project
-from voxray.physics.consistency import Scene, interpolate_onto
+from voxray.physics.consistency import Noise, Scene, interpolate_onto
 from voxray.physics.display import as_line_integrals
 from voxray.physics.projector import Projector
 
@@ -106,7 +107,7 @@ class Accord(Method):
 
     # ---------------------------------------------------------------- parts
 
-    def start(self, measured: Sequence[Tensor], views: ViewGeometry, outside: Outside, noise: float | None) -> Scene:
+    def start(self, measured: Sequence[Tensor], views: ViewGeometry, outside: Outside, noise: Noise | None) -> Scene:
         """Return x_0: the mean anatomy made to agree with the X-rays, on the first block's grid."""
         mean = self.anatomy.scene(outside, self.grids[0])
         return self.anatomy.agree(mean, measured, views, outside, self.settings.start, noise)
@@ -164,7 +165,7 @@ class Accord(Method):
         measured: Sequence[Tensor],
         views: ViewGeometry,
         outside: Outside,
-        noise: float | None = None,
+        noise: Noise | None = None,
     ) -> tuple[Scene, Float[Tensor, "2 z y x"]]:
         """Return the scene after a block and agreement with the X-rays, and each voxel's spread (0..1) below and above.
 
@@ -259,7 +260,7 @@ class Accord(Method):
         views = radiograph.views
         images = [image.to(self.anatomy.mean.device) for image in radiograph.images]
         measured = as_line_integrals(images, radiograph.kind, self.anatomy.scene(outside).project(views))
-        noise = self.settings.display_noise if radiograph.kind == "display" else None
+        noise = noise_of(radiograph, self.settings.display_noise, self.settings.consistency.noise)
         count, texture = 0, self.settings.texture
         if texture is not None and (samples > 1 or self.settings.realism > 0):
             count = samples
@@ -299,7 +300,7 @@ class Accord(Method):
         measured: Sequence[Tensor],
         views: ViewGeometry,
         outside: Outside,
-        noise: float | None,
+        noise: Noise | None,
         rng: torch.Generator,
         steps: Steps,
     ) -> Scene:

@@ -25,6 +25,7 @@ from voxray.methods.base import (
     about_isocentre,
     estimate_of_samples,
     in_bf16,
+    noise_of,
 )
 from voxray.methods.diffux2ct.config import Diffux2ctConfig
 from voxray.methods.diffux2ct.denoiser import CoherentUNet
@@ -178,7 +179,6 @@ class Diffux2ct(Method):
         views = radiograph.views
         images = [image.to(self.anatomy.mean.device) for image in radiograph.images]
         measured = as_line_integrals(images, radiograph.kind, self.anatomy.scene(outside).project(views))
-        noise = config.display_noise if radiograph.kind == "display" else None
         count = max(config.ensemble, samples)
         steps = Steps(progress, 1 + config.sampler.steps + count)
 
@@ -186,6 +186,7 @@ class Diffux2ct(Method):
             scene = replace(self.anatomy.scene(outside, grid), mu=mu_from_unit(unit))
             if config.consistency is None:
                 return scene
+            noise = noise_of(radiograph, config.display_noise, config.consistency.noise)
             return self.anatomy.agree(scene, measured, views, outside, config.consistency, noise)
 
         def between(x0: Tensor, step: int, total: int) -> Tensor:

@@ -11,7 +11,7 @@ from voxray.methods.anatomy import Anatomy
 from voxray.methods.dvg.config import LiftConfig
 from voxray.physics.attenuation import MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.backprojection import back_project
-from voxray.physics.consistency import Scene, make_consistent
+from voxray.physics.consistency import Noise, Scene, make_consistent
 from voxray.physics.projector import Projector
 
 
@@ -21,7 +21,7 @@ def lift(
     images: Sequence[Float[Tensor, "_ _"]],
     views: ViewGeometry,
     outside: Outside,
-    noise: float | None = None,
+    noise: Noise | None = None,
 ) -> tuple[Float[Tensor, "z y x"], Float[Tensor, "Z Y X"]]:
     """Bring the line integrals of any number of views into the volume.
 
@@ -31,7 +31,7 @@ def lift(
         images: line integrals, one image (rows, columns) a view.
         views: about the origin.
         outside: what is around the volume.
-        noise: standard deviation of a line integral, where it is not the configuration's.
+        noise: standard deviation of a line integral, or of each pixel's, where it is not the configuration's.
 
     Returns:
         The lifted volume, of values of about 0..1, and what is taken to be around it, per mm.
@@ -43,7 +43,7 @@ def lift(
         return back_project(images, Projector(anatomy.grid, views)) * (config.scale / MU_WATER_PER_MM), scene.around
     changes = anatomy.variations(outside, config.lengths_mm)
     agreed = make_consistent(
-        scene, images, views, changes, noise=noise or config.noise, iterations=config.iterations
+        scene, images, views, changes, noise=config.noise if noise is None else noise, iterations=config.iterations
     )  # fmt: skip
     return to_unit_range(mu_to_hu(agreed.scene.mu)), agreed.scene.around
 

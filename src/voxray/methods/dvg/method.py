@@ -24,6 +24,7 @@ from voxray.methods.base import (
     about_isocentre,
     estimate_of_samples,
     in_bf16,
+    noise_of,
 )
 from voxray.methods.dvg.autoencoding import autoencoder_stage
 from voxray.methods.dvg.config import DvgConfig
@@ -240,12 +241,11 @@ class Dvg(Method):
         count = max(config.ensemble, samples) if self.denoiser is not None else 1
         steps = Steps(progress, 1 + (config.sampler.steps if self.denoiser is not None else 0) + count)
 
-        rough = config.consistency.display_noise if radiograph.kind == "display" else None
-        lifted, around = lift(config.lift, self.anatomy, measured, views, outside, noise=rough)
+        noise = noise_of(radiograph, config.consistency.display_noise, config.consistency.noise)
+        lifted, around = lift(config.lift, self.anatomy, measured, views, outside, noise=noise)
         new = new_views(views, config.new_view) if config.new_view is not None else None
         with in_bf16(lifted):
             z_in = self.encode_lifted(lifted[None, None]).float()
-        noise = rough or config.consistency.noise
 
         def agree(scene: Scene) -> Scene:
             return self.anatomy.agree(scene, measured, views, outside, config.consistency, noise)

@@ -26,6 +26,7 @@ from voxray.methods.base import (
     about_isocentre,
     estimate_of_samples,
     in_bf16,
+    noise_of,
 )
 from voxray.methods.dx2ct.conditions import SCALES, Conditioner
 from voxray.methods.dx2ct.config import Dx2ctConfig
@@ -150,7 +151,11 @@ class Dx2ct(Method):
         planes = [self._draw(plane, read, noise, rng, steps) for plane in config.planes]
         scenes = [replace(around, mu=mu_from_unit(unit)) for unit in torch.stack(planes).mean(0)]
         if config.consistency is not None:
-            scenes = [self.anatomy.agree(scene, measured, views, outside, config.consistency) for scene in scenes]
+            usual = config.consistency.noise
+            trust = noise_of(radiograph, usual, usual)
+            scenes = [
+                self.anatomy.agree(scene, measured, views, outside, config.consistency, trust) for scene in scenes
+            ]
         details = {
             "planes": list(config.planes),
             "sampler": config.sampler.model_dump(),
