@@ -25,6 +25,7 @@ from voxray.methods.base import (
     about_isocentre,
     estimate_of_samples,
     in_bf16,
+    noise_of,
 )
 from voxray.methods.stages import (
     AnyStage,
@@ -187,7 +188,7 @@ class OnPlanes(Method):
         scene = self.scene(seen, measured, radiograph.views, outside)
         steps.done(1)
         if config.consistency is not None:
-            noise = config.display_noise if radiograph.kind == "display" else None
+            noise = noise_of(radiograph, config.display_noise, config.consistency.noise)
             scene = self.anatomy.agree(scene, measured, radiograph.views, outside, config.consistency, noise)
         steps.done(1)
         agreed = None if config.consistency is None else config.consistency.model_dump(mode="json")
