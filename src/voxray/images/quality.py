@@ -36,7 +36,9 @@ class Quality(Strict):
     )
     lungs_litres: float | None = Field(default=None, description="of the result; adults hold 2 to 8")
     heart_left: bool | None = Field(default=None, description="more of the heart is on the patient's left")
-    liver_right: bool | None = Field(default=None, description="the diaphragm is higher on the patient's right")
+    liver_right: bool | None = Field(
+        default=None, description="what is below the lungs is denser, and the diaphragm higher, on the patient's right"
+    )
 
     @property
     def summary(self) -> str:
