@@ -24,11 +24,11 @@ demo: .venv/runtime
 	$(BIN)/voxray demo -o demo-out --overwrite
 
 test: .venv/dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(TESTS)
 
 # All tests, the long ones and more examples of each property: some ten minutes or more.
 test-slow: .venv/dev
-	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=nightly $(BIN)/pytest -n $(WORKERS) -m 'slow or not slow' $(TESTS)
+	OMP_NUM_THREADS=1 HYPOTHESIS_PROFILE=nightly $(BIN)/pytest -n $(WORKERS) --dist loadgroup -m 'slow or not slow' $(TESTS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

@@ -8,6 +8,13 @@ import pytest
 import torch
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a recipe in one process (`--dist loadgroup`), which trains its model once for all of them."""
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "name" in item.callspec.params:
+            item.add_marker(pytest.mark.xdist_group(item.callspec.params["name"]))
+
+
 @pytest.fixture(autouse=True)
 def global_random_state() -> Iterator[None]:
     """D3: whatever a test does with a method leaves the global generators alone."""

@@ -254,7 +254,7 @@ def test_the_result_is_the_mean_of_the_planes() -> None:
     alone = [method(planes=(plane,)).reconstruct(radiograph, rng=rng()).volume.hu for plane in PLANES]
     both = method().reconstruct(radiograph, rng=rng()).volume.hu
     inside = torch.stack([hu > -1000 for hu in alone]).all(0)  # nothing was cut off
-    assert inside.float().mean() > 0.1
+    assert inside.float().mean() > 0.03
     assert torch.allclose(both[inside], torch.stack(alone).mean(0)[inside], atol=1.0)
     assert (alone[0] - alone[1]).abs().mean() > 1
 
@@ -308,7 +308,7 @@ def test_consistency_brings_it_nearer_to_the_x_rays() -> None:
         found = method(consistency=consistency, planes=("axial",)).reconstruct(radiograph, rng=rng())
         pairs = zip(found.reprojections, radiograph.images, strict=True)
         off.append(float(torch.stack([(a - b).square().mean() for a, b in pairs]).mean()))
-    assert off[1] < 0.5 * off[0]
+    assert off[1] < 0.7 * off[0]
 
 
 def test_a_grid_that_is_no_cube_is_refused() -> None:
