@@ -122,3 +122,16 @@ def test_I6_views_of_the_command_line_stand_above_the_folders(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [image["view"] for image in report["inputs"]] == ["right_lateral", "pa"]
     assert "lateral.nii.gz" in next(line for line in done.out.splitlines() if line.startswith("right_lateral"))
+
+
+def test_results_on_finer_voxels(cli: Cli, tiny: str, projected: Path, tmp_path: Path) -> None:
+    asked = ("reconstruct", projected, "--model", tiny, "--upsample", 2)
+    done = cli(*asked, "-o", tmp_path / "out", "--upsample-model", "linear")
+    assert done.code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["grid"]["shape"], report["grid"]["spacing_mm"]) == ([32, 32, 32], [10.0, 10.0, 10.0])
+    assert report["method"]["upsample"] == {"factor": 2, "model": "linear"}
+    done = cli(*asked, "-o", tmp_path / "other", "--upsample-model", "nothing")
+    assert done.code == 3
+    assert "voxray train upsample" in done.err
+    assert not (tmp_path / "other").exists()
