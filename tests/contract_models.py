@@ -11,6 +11,7 @@ from small_models import SETUP, SHAPE, SPACING_MM, patient, rng
 from voxray.geometry import ViewGeometry
 from voxray.images import Radiograph
 from voxray.methods import Estimate, Method
+from voxray.methods.axon.config import AxonConfig
 from voxray.methods.diffux2ct.config import Diffux2ctConfig
 from voxray.methods.dvg.config import DvgConfig
 from voxray.methods.dx2ct.config import Dx2ctConfig
@@ -106,6 +107,33 @@ def _small_diffux2ct(config: MethodConfig, brief: bool) -> list[str]:
     ]  # fmt: skip
 
 
+def _small_axon(config: MethodConfig, brief: bool) -> list[str]:
+    assert isinstance(config, AxonConfig)
+
+    def training(steps: int) -> str:
+        return f"training={{steps: {2 if brief else steps}, learning_rate: 5.0e-3}}"
+
+    channels = [8, 32] if brief else [8, 16, 32]
+    return [
+        "config.anatomy.spacing_mm=20.0", "config.lift.lengths_mm=[20.0]", "config.consistency.lengths_mm=[20.0]",
+        f"config.ct.sizes={{{_SHALLOW if brief else _FINE}, padding: zeros}}", "config.quantise=false",
+        f"config.ct.training={{steps: {2 if brief else 120}, learning_rate: 1.0e-2, betas: [0.9, 0.99]}}",
+        f"config.ct.crop={16 if brief else 'null'}", "config.ct.critic_width=4", "config.ensemble=2",
+        f"config.bridge.net={{kind: isotropic, channels: {channels}}}", "config.bridge.sampler.steps=4",
+        f"config.bridge.{training(80)}", f"config.refine.channels={channels}", "config.refine.blocks=1",
+        "config.refine.sampler.steps=3", f"config.refine.prior={{steps: {2 if brief else 40}, learning_rate: 1.0e-2}}",
+        f"config.refine.{training(40)}",
+    ]  # fmt: skip
+
+
+def _small_upsample(config: MethodConfig, brief: bool) -> list[str]:
+    return [
+        "config.anatomy.spacing_mm=20.0", "config.agreement.lengths_mm=[20.0]", "config.features=16",
+        "config.blocks=1", "config.crop=32",
+        f"config.training={{steps: {2 if brief else 60}, batch_size: 2, learning_rate: 5.0e-3}}",
+    ]  # fmt: skip
+
+
 # Autoencoders with latents of 16^3, and of 8^3 for nets that are slow.
 _FINE = "widths: [8, 16], encoder_blocks: 0, decoder_widths: [8], decoder_blocks: [0], codes: 256, dead_below: 0.05"
 _SHALLOW = (
@@ -114,8 +142,8 @@ _SHALLOW = (
 )
 # What makes a method small, besides the grid; a method that is quick by itself needs nothing here.
 _SMALL: dict[str, Callable[[MethodConfig, bool], list[str]]] = {
-    "accord": _small_accord, "atlas": _small_atlas, "diffux2ct": _small_diffux2ct, "dvg": _small_dvg,
-    "dx2ct": _small_dx2ct,
+    "accord": _small_accord, "atlas": _small_atlas, "axon": _small_axon, "diffux2ct": _small_diffux2ct,
+    "dvg": _small_dvg, "dx2ct": _small_dx2ct, "upsample": _small_upsample,
 }  # fmt: skip
 
 
