@@ -113,23 +113,24 @@ def _small_axon(config: MethodConfig, brief: bool) -> list[str]:
     def training(steps: int) -> str:
         return f"training={{steps: {2 if brief else steps}, learning_rate: 5.0e-3}}"
 
-    channels = [8, 32] if brief else [8, 16, 32]
+    channels = [32, 32] if brief else [16, 16, 32]
     return [
         "config.anatomy.spacing_mm=20.0", "config.lift.lengths_mm=[20.0]", "config.consistency.lengths_mm=[20.0]",
         f"config.ct.sizes={{{_SHALLOW if brief else _FINE}, padding: zeros}}", "config.quantise=false",
         f"config.ct.training={{steps: {2 if brief else 120}, learning_rate: 1.0e-2, betas: [0.9, 0.99]}}",
         f"config.ct.crop={16 if brief else 'null'}", "config.ct.critic_width=4", "config.ensemble=2",
         f"config.bridge.net={{kind: isotropic, channels: {channels}}}", "config.bridge.sampler.steps=4",
+        "config.bridge.variance=0.05", "config.bridge.target=difference",
         f"config.bridge.{training(80)}", f"config.refine.channels={channels}", "config.refine.blocks=1",
         "config.refine.sampler.steps=3", f"config.refine.prior={{steps: {2 if brief else 40}, learning_rate: 1.0e-2}}",
-        f"config.refine.{training(40)}",
+        f"config.refine.training={{steps: {2 if brief else 40}, learning_rate: 1.0e-2}}",
     ]  # fmt: skip
 
 
 def _small_upsample(config: MethodConfig, brief: bool) -> list[str]:
     return [
         "config.anatomy.spacing_mm=20.0", "config.agreement.lengths_mm=[20.0]", "config.features=16",
-        "config.blocks=1", "config.crop=32",
+        "config.blocks=2", "config.crop=32",
         f"config.training={{steps: {2 if brief else 60}, batch_size: 2, learning_rate: 5.0e-3}}",
     ]  # fmt: skip
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -19,8 +20,8 @@ class ControlledUNet(nn.Module):
     diffusion models", 2023, arXiv 2302.05543). What is copied, and the convolutions of zeros through which it speaks,
     are theirs: before it has learned, the ControlNet changes nothing. Its conditions come at the size of the latents.
 
-    The U-Net's own last convolution, which MONAI begins at zero, begins at random here: through zeros, a ControlNet on
-    a U-Net that has not learned could not say anything.
+    The U-Net's own last convolution, which MONAI begins at zero, begins as differences of two channels: through zeros,
+    a ControlNet on a U-Net that has not learned could not say anything.
 
     Args:
         latents: channels of what is denoised.
@@ -36,7 +37,7 @@ class ControlledUNet(nn.Module):
         attention = [False] * (len(channels) - 1) + [True]
         self.prior = IsotropicUNet(latents, latents, channels, blocks, attention, _HEAD)
         last = cast(nn.Conv3d, self.prior.net.out[-1].conv)
-        nn.init.kaiming_uniform_(last.weight, a=math.sqrt(5))
+        _begin_as_differences(last)
         self.control = ControlNet(
             spatial_dims=3,
             in_channels=latents,
@@ -65,3 +66,13 @@ class ControlledUNet(nn.Module):
             x, t, down_block_additional_residuals=tuple(down), mid_block_additional_residual=middle
         )
         return found
+
+
+@torch.no_grad()
+def _begin_as_differences(convolution: nn.Conv3d) -> None:
+    """Make each output the difference of two inputs; behind SiLU, silu(a) - silu(-a) = a has either sign."""
+    convolution.weight.zero_()
+    middle, half = convolution.kernel_size[0] // 2, convolution.in_channels // 2
+    for i in range(convolution.out_channels):
+        convolution.weight[i, i % half, middle, middle, middle] = 1
+        convolution.weight[i, i % half + half, middle, middle, middle] = -1
