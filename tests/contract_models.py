@@ -32,7 +32,7 @@ COMPARED = {"bx2snet", "cnn2d", "perx2ct", "priornet", "reconnet", "unet2d", "x2
 
 
 def choices(*, brief: bool = False) -> list[object]:
-    """Return all recipes for pytest; those whose method comes in another recipe before them are slow.
+    """Return all recipes for pytest; those whose method comes in another recipe before them are slow, or is itself.
 
     Args:
         brief: for a test that takes moments: none is slow but, of the methods of `COMPARED`, all but the last recipe of
@@ -44,8 +44,13 @@ def choices(*, brief: bool = False) -> list[object]:
     chosen = [
         name for name, method in methods.items()
         if ((brief and name == last[method]) if method in COMPARED else (brief or name == first[method]))
+        and (brief or method not in _LONG)
     ]  # fmt: skip
     return [pytest.param(name, marks=() if name in chosen else pytest.mark.slow) for name in methods]
+
+
+# Methods of many stages, which learn too long for a quick look at all methods; they have quick tests of their own.
+_LONG = {"axon"}
 
 
 @cache
@@ -174,6 +179,29 @@ def _small_unet2d(config: MethodConfig, brief: bool) -> list[str]:
     ]  # fmt: skip
 
 
+def _small_axon(config: MethodConfig, brief: bool) -> list[str]:
+    return [
+        "config.anatomy.spacing_mm=20.0", "config.lift.lengths_mm=[20.0]", "config.consistency.lengths_mm=[20.0]",
+        f"config.ct.sizes={{{_SHALLOW}, padding: zeros}}", "config.quantise=false",
+        f"config.ct.training={{steps: {2 if brief else 120}, learning_rate: 1.0e-2, betas: [0.9, 0.99]}}",
+        f"config.ct.crop={16 if brief else 'null'}", "config.ct.critic_width=4", "config.ensemble=2",
+        "config.bridge.net={kind: isotropic, channels: [32, 32]}", "config.bridge.sampler.steps=4",
+        "config.bridge.variance=0.05", "config.bridge.target=difference",
+        f"config.bridge.training={{steps: {2 if brief else 80}, learning_rate: 5.0e-3}}",
+        "config.refine.channels=[32, 32]", "config.refine.blocks=1",
+        "config.refine.sampler.steps=3", f"config.refine.prior={{steps: {2 if brief else 40}, learning_rate: 1.0e-2}}",
+        f"config.refine.training={{steps: {2 if brief else 40}, learning_rate: 1.0e-2}}",
+    ]  # fmt: skip
+
+
+def _small_upsample(config: MethodConfig, brief: bool) -> list[str]:
+    return [
+        "config.anatomy.spacing_mm=20.0", "config.agreement.lengths_mm=[20.0]", "config.features=16",
+        "config.blocks=2", "config.crop=32",
+        f"config.training={{steps: {2 if brief else 60}, batch_size: 2, learning_rate: 5.0e-3}}",
+    ]  # fmt: skip
+
+
 # Autoencoders with latents of 16^3, and of 8^3 for nets that are slow.
 _FINE = "widths: [8, 16], encoder_blocks: 0, decoder_widths: [8], decoder_blocks: [0], codes: 256, dead_below: 0.05"
 _SHALLOW = (
@@ -182,9 +210,10 @@ _SHALLOW = (
 )
 # What makes a method small, besides the grid; a method that is quick by itself needs nothing here.
 _SMALL: dict[str, Callable[[MethodConfig, bool], list[str]]] = {
-    "accord": _small_accord, "atlas": _small_atlas, "diffux2ct": _small_diffux2ct, "dvg": _small_dvg,
-    "dx2ct": _small_dx2ct, "x2ct": _small_x2ct, "reconnet": _small_reconnet, "cnn2d": _small_cnn2d,
-    "perx2ct": _small_perx2ct, "priornet": _small_priornet, "bx2snet": _small_bx2snet, "unet2d": _small_unet2d,
+    "accord": _small_accord, "atlas": _small_atlas, "axon": _small_axon, "diffux2ct": _small_diffux2ct,
+    "dvg": _small_dvg, "dx2ct": _small_dx2ct, "upsample": _small_upsample, "x2ct": _small_x2ct,
+    "reconnet": _small_reconnet, "cnn2d": _small_cnn2d, "perx2ct": _small_perx2ct, "priornet": _small_priornet,
+    "bx2snet": _small_bx2snet, "unet2d": _small_unet2d,
 }  # fmt: skip
 
 

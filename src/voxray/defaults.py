@@ -2,3 +2,6 @@
 
 # The model that reconstructs.
 DEFAULT_MODEL = "accord"
+
+# The model that brings results onto finer voxels, and the name that stands for interpolation in its place.
+UPSAMPLE_MODEL, INTERPOLATION = "upsample", "linear"

@@ -131,3 +131,16 @@ def test_T2_what_is_no_chest_is_bad_input(cli: Cli, tiny: str, tmp_path: Path) -
     assert done.code == 2
     assert "--force-chest" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_results_on_finer_voxels(cli: Cli, tiny: str, projected: Path, tmp_path: Path) -> None:
+    asked = ("reconstruct", projected, "--model", tiny, "--upsample", 2)
+    done = cli(*asked, "-o", tmp_path / "out", "--upsample-model", "linear")
+    assert done.code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["grid"]["shape"], report["grid"]["spacing_mm"]) == ([32, 32, 32], [10.0, 10.0, 10.0])
+    assert report["method"]["upsample"] == {"factor": 2, "model": "linear"}
+    done = cli(*asked, "-o", tmp_path / "other", "--upsample-model", "nothing")
+    assert done.code == 3
+    assert "voxray train upsample" in done.err
+    assert not (tmp_path / "other").exists()

@@ -97,6 +97,7 @@ def test_a_coarser_grid_fills_the_same_box() -> None:
     assert coarse.shape == (2, 3, 4)
     assert np.allclose(coarse.corners_mm(), grid.corners_mm())
     assert grid.coarser(1).is_close(grid)
+    assert coarse.finer(4).is_close(grid)
 
 
 @given(volume_grids(), st.tuples(*[st.floats(-900, 900)] * 3))

@@ -16,10 +16,11 @@ from voxray.api.checks import checked_seed, chosen_device
 from voxray.api.chests import judged, taken_in
 from voxray.api.evaluating import EvaluateOptions, bench_quality, compare, evaluate, report
 from voxray.api.nodules import NoduleOptions, nodule_test
+from voxray.api.upsampling import upsampled
 from voxray.data.options import PrepareOptions
 from voxray.data.prepare import PrepareSummary, Progress, prepare
 from voxray.data.store import Store
-from voxray.defaults import DEFAULT_MODEL
+from voxray.defaults import DEFAULT_MODEL, UPSAMPLE_MODEL
 from voxray.errors import InputError, NotFiniteError, NumericalError, VoxrayWarning
 from voxray.evaluation.nodule_results import NoduleResult
 from voxray.evaluation.results import Evaluation
@@ -61,6 +62,8 @@ def reconstruct(
     overrides: Sequence[str] = (),
     samples: int = 1,
     outside: Outside = "body",
+    upsample: int = 1,
+    upsample_model: str | Path = UPSAMPLE_MODEL,
     keep_phi: bool = False,
     progress: Progress | None = None,
 ) -> Reconstruction:
@@ -77,6 +80,8 @@ def reconstruct(
         overrides: settings of the model's recipe to change, as `config.sampler.steps=20`.
         samples: more than one for equally plausible volumes and their standard deviation.
         outside: `body` where the patient goes on outside the volume, `air` where the X-rays show the volume alone.
+        upsample: 2 for a result on voxels half as large as the model's.
+        upsample_model: name or folder of the model that does that (recipe `upsample`); `linear` for interpolation.
         keep_phi: name files and patient in the report.
         progress: called with (steps done, steps).
 
@@ -96,6 +101,7 @@ def reconstruct(
             radiograph = _read(xrays, views, geometry, options)
         with _timed(seconds, "load model"):
             loaded = load_model(model, chosen, overrides)
+            method = upsampled(loaded.method, upsample, upsample_model, chosen)
         _check_body_part(radiograph, loaded.info.recipe)
         with _timed(seconds, "reconstruct"):
             force = isinstance(xrays, Radiograph) or (options is not None and options.force_chest)
@@ -105,7 +111,7 @@ def reconstruct(
             _check_field(radiograph, loaded.method.grid)
             seen = _without_counts(_as_fine_as(loaded.method.grid, intake.radiograph if intake else radiograph))
             try:
-                estimate = loaded.method.reconstruct(seen, rng=rng, samples=samples, outside=outside, progress=progress)
+                estimate = method.reconstruct(seen, rng=rng, samples=samples, outside=outside, progress=progress)
             except NotFiniteError as error:
                 raise NumericalError(f"The model {loaded.info.name!r} left the finite numbers. {error}") from error
     if not all(bool(torch.isfinite(image).all()) for image in estimate.reprojections):

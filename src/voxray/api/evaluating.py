@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from voxray.api.checks import checked_seed, chosen_device
+from voxray.api.upsampling import upsampled, upsampler_sha256
 from voxray.data.store import Store
 from voxray.errors import InputError, VoxrayWarning
 from voxray.evaluation import catalogue
@@ -123,7 +124,8 @@ def compare(
 
     Args:
         models: names or folders of models; `MODEL:KEY=VALUE` changes a setting of its recipe
-            (`dvg-net:config.consistency.final=false`).
+            (`dvg-net:config.consistency.final=false`), and `MODEL:upsample=OTHER` brings its results onto voxels half
+            as large by another model, or by interpolation (`linear`); the store is on these voxels then.
         store: made by `prepare`, on the grid of all models.
         folder: for the results: `evaluation.json`, `rows.csv`, and files from which `report` is made.
         views: sets of views, each as for `evaluate`; a model that cannot serve one is left out there, with a warning.
@@ -168,11 +170,11 @@ def contender_of(spec: ModelSpec, device: torch.device) -> tuple[Contender, Load
     Raises:
         ModelError: if it cannot be used.
     """
-    loaded = load_model(spec.model, device, spec.overrides)
+    loaded, method = _loaded(spec, device)
+    sha256 = "+".join([model_sha256(spec.model), *map(upsampler_sha256, spec.upsampled)])
     contender = Contender(
-        spec.label(loaded.info.name), partial(_method_of, spec, device), loaded.method.grid,
-        model_sha256(spec.model), spec.overrides, loaded.info.recipe.description,
-        has_mean=has_plain_mean(loaded.method),
+        spec.label(loaded.info.name), partial(_method_of, spec, device), method.grid,
+        sha256, spec.overrides, loaded.info.recipe.description, has_mean=has_plain_mean(method),
     )  # fmt: skip
     return contender, loaded
 
@@ -187,8 +189,13 @@ def warn_of_training(label: str, loaded: LoadedModel, store: Store, cases: Seque
         )  # fmt: skip
 
 
+def _loaded(spec: ModelSpec, device: torch.device) -> tuple[LoadedModel, Method]:
+    loaded = load_model(spec.model, device, spec.settings)
+    return loaded, upsampled(loaded.method, 2, spec.upsampled[0], device) if spec.upsampled else loaded.method
+
+
 def _method_of(spec: ModelSpec, device: torch.device) -> Method:
-    return load_model(spec.model, device, spec.overrides).method
+    return _loaded(spec, device)[1]
 
 
 def report(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Option
 
 from voxray.cli.arguments import Device, Overrides, Overwrite, Seed, XrayArguments
-from voxray.defaults import DEFAULT_MODEL
+from voxray.defaults import DEFAULT_MODEL, UPSAMPLE_MODEL
 from voxray.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ class MethodArguments:
     outside: Annotated[
         Literal["body", "air"], Option(help="What lies beyond the volume: the rest of the body, or air.")
     ] = "body"
+    upsample: Annotated[int, Option(min=1, max=2, help="2 for voxels half as large as the model's.")] = 1
+    upsample_model: Annotated[
+        str, Option(help="Name or folder of the model that makes them (`voxray train upsample`), or linear.")
+    ] = UPSAMPLE_MODEL
     overrides: Overrides = None
 
 
@@ -70,12 +74,15 @@ class Request:
             InputError: if the geometry cannot be read.
             ModelError: if the model cannot.
         """
+        from voxray.api.upsampling import upsampler_sha256
         from voxray.images.disclaimer import made_by
         from voxray.images.report import sha256_file
         from voxray.models.folder import model_sha256
 
         values = asdict(self) | {"made_by": made_by()}
-        values["method"]["model"] = model_sha256(self.method.model)
+        method = self.method
+        values["method"]["model"] = model_sha256(method.model)
+        values["method"]["upsample_model"] = upsampler_sha256(method.upsample_model) if method.upsample > 1 else None
         values["geometry"] = sha256_file(self.geometry) if self.geometry is not None else None
         del values["result"]["overwrite"], values["method"]["device"]
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
@@ -98,6 +105,8 @@ class Request:
             overrides=method.overrides or (),
             samples=method.samples,
             outside=method.outside,
+            upsample=method.upsample,
+            upsample_model=method.upsample_model,
             keep_phi=self.result.keep_phi,
             progress=progress,
         )

@@ -85,13 +85,13 @@ def draw(
         NumericalError: if the network or `between` returns something that is not finite.
     """
     shape = tuple(shape_or_noise.shape if isinstance(shape_or_noise, Tensor) else shape_or_noise)
-    streams = [torch.Generator().manual_seed(_seed(rng)) for _ in range(shape[0])]
+    streams = streams_of(rng, shape[0])
     if isinstance(shape_or_noise, Tensor):
         x = shape_or_noise.to(device, torch.float32)
     else:
         noise = [torch.randn(shape[1:], generator=stream, dtype=torch.float32) for stream in streams]
         x = torch.stack(noise).to(device)
-    times = _times(process, sampler, start)
+    times = spaced_times(process.steps, sampler.steps, 1.0 if start is None else start[1])
     if start is not None:
         if tuple(start[0].shape) != shape:
             raise InputError(f"A guess of shape {tuple(start[0].shape)} to start samples of shape {shape} from.")
@@ -129,6 +129,11 @@ def antithetic_noise(shape: Sequence[int], rng: torch.Generator) -> Float32[Tens
     return torch.stack(pairs[: shape[0]])
 
 
+def streams_of(rng: torch.Generator, count: int) -> list[torch.Generator]:
+    """Return so many streams of noise, seeded by `rng`."""
+    return [torch.Generator().manual_seed(_seed(rng)) for _ in range(count)]
+
+
 def _seed(rng: torch.Generator) -> int:
     return int(torch.randint(2**63 - 1, (), generator=rng))
 
@@ -143,19 +148,25 @@ def finite(x0: Tensor, source: str, where: str) -> Tensor:
     return x0
 
 
-def _times(process: GaussianDiffusion, sampler: Sampler, start: tuple[Tensor, float] | None) -> list[int]:
-    """Return the times of the process that are visited, least noise first; the last is where sampling begins."""
-    if sampler.steps > process.steps:
-        raise InputError(
-            f"{sampler.steps} sampling steps, but the diffusion has {process.steps}: ask for at most those."
-        )
-    last = process.steps
-    if start is not None:
-        if not 0 < start[1] <= 1:
-            raise InputError(f"The strength with which a guess is changed is over 0 and at most 1, not {start[1]}.")
-        last = max(1, round(start[1] * process.steps))
-    steps = min(sampler.steps, last)
-    return [round((i + 1) * last / steps) - 1 for i in range(steps)]
+def spaced_times(total: int, steps: int, strength: float = 1.0, power: int = 1) -> list[int]:
+    """Return the times of a process that are visited, least noise first; the last is where sampling begins.
+
+    Args:
+        total: steps of the process.
+        steps: calls of the network, at most.
+        strength: the part of the process that is gone through.
+        power: 1 for even distances, 2 for ones that shrink evenly towards the least noise (a few steps may coincide).
+
+    Raises:
+        InputError: if there are more steps than in the process, or the strength is impossible.
+    """
+    if steps > total:
+        raise InputError(f"{steps} sampling steps, but the diffusion has {total}: ask for at most those.")
+    if not 0 < strength <= 1:
+        raise InputError(f"The strength with which a guess is changed is over 0 and at most 1, not {strength}.")
+    last = max(1, round(strength * total))
+    steps = min(steps, last)
+    return sorted({max(1, round((i + 1) ** power * last / steps**power)) - 1 for i in range(steps)})
 
 
 def _solver(sampler: Sampler, alpha_bar: Tensor) -> _Back:

@@ -123,6 +123,11 @@ class VolumeGrid:
         z, y, x = (n // factor for n in self.shape)
         return self.resized((z, y, x))
 
+    def finer(self, factor: int) -> "VolumeGrid":
+        """Return the grid of the same box in whose voxels each of these is a cube of `factor` voxels."""
+        z, y, x = (n * factor for n in self.shape)
+        return self.resized((z, y, x))
+
     def shifted(self, offset_mm: Sequence[float] | FloatArray) -> "VolumeGrid":
         """Return the same grid, `offset_mm` (x, y, z) further on; its axes keep their directions."""
         affine = np.array(self.affine)

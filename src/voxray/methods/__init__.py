@@ -15,7 +15,7 @@ __all__ = ["Estimate", "Method", "MethodConfig", "Reconstruction", "Stage", "met
 ENTRY_POINTS = "voxray.methods"
 
 # Files of this folder that are no methods.
-_SHARED = {"base", "stages", "reconstruction", "anatomy", "one_pass", "projections", "slices"}
+_SHARED = {"base", "stages", "reconstruction", "anatomy", "one_pass", "projections", "slices", "upsampled"}
 
 
 def method_names() -> list[str]:

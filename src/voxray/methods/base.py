@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from voxray.data.dataset import Outside
 from voxray.data.store import Case
-from voxray.errors import InputError, NumericalError
+from voxray.errors import InputError, ModelError, NumericalError
 from voxray.geometry import FloatArray, ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.stages import AnyStage, MethodConfig, Progress, Stage
@@ -108,6 +108,17 @@ class Method(nn.Module, ABC):
             outside: as for `reconstruct`.
         """
         return None
+
+    def finer(self, volume: CTVolume) -> CTVolume:
+        """Return a volume, of this method or any other, on voxels half as large (super-resolution).
+
+        Raises:
+            ModelError: if the method is not for that, as most are not.
+        """
+        raise ModelError(
+            f"A model of the method {self.name!r} makes no volume finer: take one that is for that "
+            "(`voxray train upsample`)."
+        )
 
 
 def check_case(case: Case, grid: VolumeGrid) -> None:
