@@ -29,6 +29,8 @@ NOT_CONSISTENT = {
 
 # The mean anatomy in agreement with a few X-rays; of a patient that it knows it may still be nearer to the mean.
 NEAR_THE_MEAN = {"2d-unet", "2d-unet-small"}
+# Sixty steps at this size teach these too little to tell patients apart, and more would take minutes.
+SLOW_TO_LEARN = {"x2ct-cnn-small", "x2ct-gan-small"}
 # Methods that others are compared with: the suite that is not slow asks them what takes moments.
 COMPARED = {"bx2snet", "cnn2d", "perx2ct", "priornet", "reconnet", "unet2d", "x2ct"}
 
