@@ -35,12 +35,12 @@ class PriornetConfig(OnePassConfig):
 class Priornet(OnePass):
     """3DPriorNet of XraySyn (Peng et al. 2021, arXiv 2012.02407), for any number of views from anywhere.
 
-        volume = m bone + (1 - m) tissue,    m, bone, tissue = U-Net(sum of back-projected X-rays)
+        volume = m bone + (1 - m) tissue,    m, bone, tissue = U-Net(mean of back-projected X-rays)
         L = |volume - y| + |m - bone mask of y| + L_projections
 
-    Back-projection is `voxray.physics.backprojection`, the sum over the views (DVG-Diffusion has results of two, and
-    does not say how), relative to water. L_projections is along the three axes, not along the X-ray's own rays
-    (ours). docs/methods/priornet.md says what else is.
+    Back-projection is `voxray.physics.backprojection`, relative to water; the mean over the views, so that any number
+    is of one size (DVG-Diffusion has results of two, and does not say how). L_projections is along the three axes, not
+    along the X-ray's own rays (ours). docs/methods/priornet.md says what else is.
     """
 
     name = "priornet"
@@ -57,7 +57,7 @@ class Priornet(OnePass):
     def seen(self, images: Sequence[Float[Tensor, "_ _"]], views: ViewGeometry) -> Item:
         """Return the back-projected X-rays: the attenuation along their rays, relative to water."""
         lifted = back_project(images, Projector(self.coarse, views))
-        return {"lifted": lifted / MU_WATER_PER_MM}
+        return {"lifted": lifted / (len(views) * MU_WATER_PER_MM)}
 
     def draw(self, seen: Batch) -> Float[Tensor, "b z y x"]:
         """Return bone where the mask says so, and soft tissue elsewhere."""
