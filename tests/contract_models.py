@@ -29,8 +29,8 @@ NOT_CONSISTENT = {
 
 # The mean anatomy in agreement with a few X-rays; of a patient that it knows it may still be nearer to the mean.
 NEAR_THE_MEAN = {"2d-unet", "2d-unet-small"}
-# Sixty steps at this size teach these too little to tell patients apart, and more would take minutes.
-SLOW_TO_LEARN = {"x2ct-cnn-small", "x2ct-gan-small"}
+# What these learn in seconds at this size is too little to tell patients apart, and more would take minutes.
+SLOW_TO_LEARN = {"perx2ct-global-small", "perx2ct-local-small", "x2ct-cnn-small", "x2ct-gan-small"}
 # Methods that others are compared with: the suite that is not slow asks them what takes moments.
 COMPARED = {"bx2snet", "cnn2d", "perx2ct", "priornet", "reconnet", "unet2d", "x2ct"}
 
@@ -163,7 +163,7 @@ def _small_perx2ct(config: MethodConfig, brief: bool) -> list[str]:
     return [
         *_small_one_pass(config, brief, 150), "config.resnet_width=0.125", "config.bands=4", "config.channels=[8, 16]",
         "config.blocks=1", f"config.slices={1 if brief else 4}", f"config.whole={8 if config.whole else 0}",
-        "config.batch=32",
+        "config.batch=32", "config.zoom=0.0",
     ]  # fmt: skip
 
 
