@@ -16,7 +16,7 @@ from voxray.intake.masses import agreement, row_masses
 # Ours: what a result must do, and what adults are like.
 _CORRELATION, _LUNGS_LITRES = 0.9, (1.5, 8.5)
 # Masses of projections of one CT correlate by 0.79 or more, of two different ones by less than 0.7 in 86 of 100 pairs.
-# With a random tone curve, and framing that is off by 10 mm and 5 %, those of one CT fall below 0 in 9 of 100, of
+# With a random tone curve, and framing that is off by 10 mm and 5 %, those of one CT fall below 0 in 10 of 100, of
 # two in 52.
 _AGREEMENT, _ROUGH_AGREEMENT = 0.7, 0.0
 
