@@ -9,6 +9,7 @@ import pytest
 import torch
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a recipe in one process (`--dist loadgroup`), which trains its model once for all of them."""
     for item in items:
