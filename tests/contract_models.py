@@ -50,7 +50,9 @@ def choices(*, brief: bool = False) -> list[object]:
         if ((brief and name == last[method]) if method in COMPARED else (brief or name == first[method]))
         and (brief or method not in _LONG)
     ]  # fmt: skip
-    return [pytest.param(name, marks=() if name in chosen else pytest.mark.slow) for name in methods]
+    slow = {name: [] if name in chosen else [pytest.mark.slow] for name in methods}
+    # With `--dist loadgroup`, one process does what is asked of a recipe, and trains its model once.
+    return [pytest.param(name, marks=[pytest.mark.xdist_group(name), *slow[name]]) for name in methods]
 
 
 # Methods of many stages, which learn too long for a quick look at all methods; they have quick tests of their own.

@@ -2,20 +2,10 @@
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a recipe in one process (`--dist loadgroup`), which trains its model once for all of them."""
-    for item in items:
-        here = item.path.parent == Path(__file__).parent
-        if here and isinstance(item, pytest.Function) and hasattr(item, "callspec") and "name" in item.callspec.params:
-            item.add_marker(pytest.mark.xdist_group(item.callspec.params["name"]))
 
 
 @pytest.fixture(autouse=True)
