@@ -31,6 +31,9 @@ NOT_CONSISTENT = {
 NEAR_THE_MEAN = {"2d-unet", "2d-unet-small"}
 # What these learn in seconds at this size is too little to tell patients apart, and more would take minutes.
 SLOW_TO_LEARN = {"perx2ct-global-small", "perx2ct-local-small", "x2ct-cnn-small", "x2ct-gan-small"}
+# A net of seconds that predicts noise ends so far off that what agreement can do leaves more than a tenth.
+FAR_OFF = {"diffux2ct-small-epsilon"}
+
 # Methods that others are compared with: the suite that is not slow asks them what takes moments.
 COMPARED = {"bx2snet", "cnn2d", "perx2ct", "priornet", "reconnet", "unet2d", "x2ct"}
 

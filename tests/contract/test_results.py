@@ -6,6 +6,7 @@ import pytest
 import torch
 from contract_models import (
     COMPARED,
+    FAR_OFF,
     NEAR_THE_MEAN,
     NOT_CONSISTENT,
     SLOW_TO_LEARN,
@@ -46,7 +47,7 @@ def test_T7_a_result_is_a_volume_on_the_grid_and_its_projections(name: str) -> N
     assert [image.shape for image in estimate.reprojections] == [image.shape for image in radiograph.images]
     assert all(0 < done <= total for done, total in calls)
     assert calls == sorted(calls)
-    assert name in NOT_CONSISTENT or explains(estimate, radiograph)
+    assert name in NOT_CONSISTENT | FAR_OFF or explains(estimate, radiograph)
 
 
 def test_T7_patients_of_the_training_are_told_apart(name: str) -> None:
@@ -115,7 +116,7 @@ def test_T7_other_views_are_served_or_refused(name: str, views: ViewGeometry) ->
     except GeometryError as error:
         pytest.skip(f"refused: {error}")
     assert estimate.volume.hu.shape == GRID.shape
-    assert name in NOT_CONSISTENT or explains(estimate, radiograph)
+    assert name in NOT_CONSISTENT | FAR_OFF or explains(estimate, radiograph)
 
 
 def test_T7_a_result_stands_about_the_isocentre(name: str) -> None:
