@@ -192,7 +192,7 @@ def test_O4_the_report_is_valid_and_does_not_say_who_it_is(
     assert report.model.recipe["config"]["scans"] == 3  # type: ignore[index, call-overload]
     assert [image.view for image in report.inputs] == list(result.radiograph.views.names)
     assert all(image.sha256 for image in report.inputs)
-    assert set(report.seconds) == {"read", "load model", "reconstruct"}
+    assert set(report.seconds) == {"read", "load model", "reconstruct", "judge"}
     assert {r.view for r in report.residuals} == set(result.radiograph.views.names)
     kept = voxray_with_phi(files, model)
     assert kept.inputs[0].file == "Müller Änne pa.dcm"

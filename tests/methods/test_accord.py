@@ -15,13 +15,13 @@ from voxray.images import Radiograph
 from voxray.methods.accord import Accord
 from voxray.methods.accord.block import PatchUNet
 from voxray.methods.accord.config import AccordConfig, BlockConfig, TextureConfig
-from voxray.methods.accord.rays import smear
 from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
 from voxray.methods.stages import GradientStage, StageOptions
 from voxray.nets.patches import from_patches, patches
 from voxray.physics.attenuation import hu_to_mu, mu_to_hu, to_unit_range
 from voxray.physics.consistency import interpolate_onto
 from voxray.physics.projector import Projector
+from voxray.physics.rays import smear
 from voxray.recipes import load_recipe
 
 VIEWS = ViewGeometry.biplanar(setup=SETUP)

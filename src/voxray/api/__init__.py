@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -33,7 +34,7 @@ from voxray.images.report import Grid, Model, Report, describe_inputs, hide_name
 from voxray.images.xray import ReadOptions
 from voxray.images.xray_files import unzipped
 from voxray.methods import Reconstruction
-from voxray.methods.base import Outside
+from voxray.methods.base import Estimate, Outside
 from voxray.models import LoadedModel, list_models, load_model
 from voxray.physics import Projector
 from voxray.physics.attenuation import add_photon_noise, hu_to_mu
@@ -110,12 +111,10 @@ def reconstruct(
                 radiograph = replace(radiograph, views=intake.views)
             _check_field(radiograph, loaded.method.grid)
             seen = _without_counts(_as_fine_as(loaded.method.grid, intake.radiograph if intake else radiograph))
-            try:
-                estimate = method.reconstruct(seen, rng=rng, samples=samples, outside=outside, progress=progress)
-            except NotFiniteError as error:
-                raise NumericalError(f"The model {loaded.info.name!r} left the finite numbers. {error}") from error
-    if not all(bool(torch.isfinite(image).all()) for image in estimate.reprojections):
-        raise NumericalError("The re-projection of the result is not finite.")
+            run = partial(method.reconstruct, seen, rng=rng, samples=samples, outside=outside, progress=progress)
+            estimate = _finite(loaded.info.name, run)
+    with _timed(seconds, "judge"):
+        quality = judged(seen, estimate, loaded, intake)
     report = Report(
         model=_described(loaded),
         inputs=describe_inputs(radiograph, keep_phi=keep_phi),
@@ -127,7 +126,7 @@ def reconstruct(
         peak_memory_mb=peak_memory_mb(),
         warnings=told if keep_phi else [hide_names(text, radiograph) for text in told],
         residuals=measure_residuals(seen, estimate.reprojections),
-        quality=judged(seen, estimate, loaded, intake),
+        quality=quality,
         method=estimate.details,
     )
     return Reconstruction(
@@ -251,6 +250,21 @@ def _without_counts(radiograph: Radiograph) -> Radiograph:
     if radiograph.kind != "counts":
         return radiograph
     return replace(radiograph, images=tuple(counts_as_line_integrals(radiograph.images)), kind="line_integral")
+
+
+def _finite(model: str, run: Callable[[], Estimate]) -> Estimate:
+    """Run a model.
+
+    Raises:
+        NumericalError: if it, or the re-projection of its result, leaves the finite numbers.
+    """
+    try:
+        estimate = run()
+    except NotFiniteError as error:
+        raise NumericalError(f"The model {model!r} left the finite numbers. {error}") from error
+    if not all(bool(torch.isfinite(image).all()) for image in estimate.reprojections):
+        raise NumericalError("The re-projection of the result is not finite.")
+    return estimate
 
 
 def _check_body_part(radiograph: Radiograph, recipe: Recipe) -> None:

@@ -13,9 +13,8 @@ from voxray.intake.canvas import lay_out, size_at_isocentre
 from voxray.intake.contrast import local_contrast
 from voxray.intake.statistics import STEP_MM
 
-# All ours. How large the longer side of an image may be, mm at the isocentre, where nothing tells; then, about the
-# best of
-# these, finer steps of size, and how tall the chest may be for its width, against the mean of the training scans.
+# All ours. How large the longer side of an image may be, mm at the isocentre, where nothing tells; then, about the best
+# of these, finer steps of size, and how tall the chest may be for its width, against the mean of the training scans.
 SIZES_MM = tuple(np.geomspace(240.0, 520.0, 11))
 _FINER = (0.96, 1.0, 1.04)
 STRETCHES = (0.87, 1.0, 1.15)
@@ -34,7 +33,7 @@ class Place:
 
     Attributes:
         score: correlation of the local contrast with that of the training scans, -1 to 1, less what unusual places
-        cost.
+            cost.
         scale: true size over the size that the geometry says.
         stretch: height over width, against the mean of the training scans.
         up_mm, right_mm: of the chest's centre from the isocentre, in true millimetres on the canvas.

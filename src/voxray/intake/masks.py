@@ -23,9 +23,8 @@ def find_borders(image: Image) -> Mask:
     """Mark what collimators and scanners leave at the sides of an image: flat bands that end in a straight, sharp edge.
 
     Air beside the body is flat, too, but ends at the skin, which is neither straight nor sharp; it is a measurement,
-    and
-    stays. Bands may be tilted. For each side: where each line from there is no longer flat, and the straight line that
-    most of these ends lie on (Siegel's repeated medians, Biometrika 69, 1982).
+    and stays. Bands may be tilted. For each side: where each line from there is no longer flat, and the straight line
+    that most of these ends lie on (Siegel's repeated medians, Biometrika 69, 1982).
     """
     image = stretched(image, np.ones(image.shape, dtype=bool))
     border = np.zeros(image.shape, dtype=bool)

@@ -27,6 +27,7 @@ from voxray.methods.base import (
     about_isocentre,
     estimate_of,
     in_bf16,
+    noise_of,
 )
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage, StageOptions
 from voxray.nets.upsampling import DetailNet, doubled, placed
@@ -51,6 +52,7 @@ class UpsampleConfig(MethodConfig):
     )
     anatomy: AnatomyConfig = AnatomyConfig()
     agreement: AgreementConfig = AgreementConfig(iterations=25, lengths_mm=(5.0, 10.0), scale=1.0, noise=0.02)
+    display_noise: float = Field(default=0.15, gt=0, description="noise of display values, whose scale is a guess")
 
 
 class Upsample(Method):
@@ -154,13 +156,14 @@ class Upsample(Method):
         images = [image.to(self.anatomy.mean.device) for image in radiograph.images]
         expected = self.anatomy.scene(outside, self.grid.coarser(2))
         measured = as_line_integrals(images, radiograph.kind, expected.project(views))
+        noise = noise_of(radiograph, self.settings.display_noise, self.settings.agreement.noise)
         steps = Steps(progress, 3)
-        scene = self.anatomy.agree(expected, measured, views, outside, self.settings.agreement)
+        scene = self.anatomy.agree(expected, measured, views, outside, self.settings.agreement, noise)
         steps.done(1)
         fine = self.finer(CTVolume(mu_to_hu(scene.mu).cpu(), scene.grid))
         scene = replace(scene, mu=hu_to_mu(fine.hu).to(scene.mu), grid=self.grid)
         steps.done(1)
-        scene = self.anatomy.agree(scene, measured, views, outside, self.settings.agreement)
+        scene = self.anatomy.agree(scene, measured, views, outside, self.settings.agreement, noise)
         steps.done(1)
         return estimate_of(
             scene, views, centre_mm, details={"agreement": self.settings.agreement.model_dump(mode="json")}

@@ -119,9 +119,8 @@ def make_consistent(
     if any(variation.grid != scene.around_grid for variation in variations):
         raise GeometryError("Variations must be on the grid around the scene.")
     factors = views.bins(float(scene.around_grid.spacing_mm.min()), scene.grid.centre_mm)
-    noises: list[float | Tensor] = (
-        [noise] * len(views) if isinstance(noise, float) else [one.to(scene.mu) for one in noise]
-    )
+    each = noise if isinstance(noise, Sequence) else [torch.tensor(noise, dtype=torch.float64)] * len(views)
+    noises = [one.to(scene.mu) for one in each]
     certainty = [torch.ones_like(m) / n for m, n in zip(measured, noises, strict=True)]
     missed = [(m - p) * c for m, p, c in zip(measured, scene.project(views), certainty, strict=True)]
     residual, weights = _binned(missed, factors), _binned(certainty, factors)

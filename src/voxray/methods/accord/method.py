@@ -17,7 +17,6 @@ from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.methods.accord.block import PatchUNet
 from voxray.methods.accord.config import AccordConfig, TextureConfig
-from voxray.methods.accord.rays import DIRECTIONS, smear
 from voxray.methods.anatomy import Anatomy
 from voxray.methods.base import (
     Estimate,
@@ -39,6 +38,7 @@ from voxray.physics.backprojection import back_project
 from voxray.physics.consistency import Noise, Scene, interpolate_onto
 from voxray.physics.display import as_line_integrals
 from voxray.physics.projector import Projector
+from voxray.physics.rays import DIRECTIONS, smear
 
 # Brings what the X-rays still hold against a volume to values near 1; at its rim, rays are short and values large.
 _RESIDUAL, _MOST = 30 / MU_WATER_PER_MM, 5.0

@@ -18,7 +18,6 @@ from voxray.errors import CheckpointError, RecipeError
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.images.weights_file import read_weights
-from voxray.methods.accord.rays import DIRECTIONS, smear
 from voxray.methods.anatomy import Anatomy
 from voxray.methods.axon.config import AxonConfig
 from voxray.methods.axon.control import ControlledUNet
@@ -40,6 +39,7 @@ from voxray.nets.autoencoder import VQAutoencoder
 from voxray.physics.attenuation import MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.consistency import Noise, Scene
 from voxray.physics.display import as_line_integrals
+from voxray.physics.rays import DIRECTIONS, smear
 
 # Brings line integrals to values near 1; what is beyond is cut off, for items are kept in half precision.
 _THICKNESS, _MOST = 1 / (MU_WATER_PER_MM * 150), 5.0
@@ -59,7 +59,7 @@ class Axon(Method):
         z_2 = latent diffusion from z_1 in noise, steered by ControlNet(z_1, X-rays along their rays)       SDEdit
         CT = mean over samples of agree(D(z_2))
 
-    X-rays reach the networks smeared along their rays, apart by direction (`accord.rays`), beside the rays themselves:
+    X-rays reach the networks smeared along their rays, apart by direction (`physics.rays`), beside the rays themselves:
     so a view that is missing is known to be missing, and any number of views from anywhere is one kind of input.
     Latents have mean 0 and standard deviation 1 in each channel over the training scans, for the noise of bridge and
     diffusion is relative to them. Networks learn by mean squares: the bridge's steps need the posterior mean of x0,
@@ -106,7 +106,7 @@ class Axon(Method):
         return self.ct.decode(latents * self.latent_std + self.latent_mean, self.settings.quantise).clamp(0, 1)
 
     def seen(self, measured: Sequence[Tensor], views: ViewGeometry) -> dict[str, Tensor]:
-        """Return which rays go through each place of the latents, and what they met; see `accord.rays.smear`."""
+        """Return which rays go through each place of the latents, and what they met; see `physics.rays.smear`."""
         finer = max(1, self.factor // 2)  # two samples along each side of a latent's voxel
         rays, smeared = smear(measured, views, self.grid.coarser(finer))
         pooled = {"rays": rays, "smeared": (smeared * _THICKNESS).clamp(-_MOST, _MOST)}
