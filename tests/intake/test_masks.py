@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from voxray.intake.masks import fill, find_borders, find_marks
+from voxray.images.fill import fill
+from voxray.intake.masks import find_borders, find_marks
 
 ROWS, COLUMNS = 200, 160
 

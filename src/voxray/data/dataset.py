@@ -4,23 +4,25 @@ import hashlib
 import multiprocessing
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from voxray.data.augment import AugmentOptions, Deformation, pull
 from voxray.data.phantom import thorax_phantom
+from voxray.data.randomise import Randomisation
 from voxray.data.shape import ShapeModel
 from voxray.data.store import Store
 from voxray.errors import GeometryError, InputError
 from voxray.geometry import Setup, ViewGeometry, VolumeGrid
 from voxray.geometry._frozen import FloatArray
+from voxray.images import Radiograph
 from voxray.physics.attenuation import add_photon_noise, hu_to_mu
 from voxray.physics.projector import Projector
 
@@ -42,6 +44,8 @@ class TrainingSample:
         views: one geometry a case; the isocentre is the origin.
         grid: of the cubes; its middle is the origin.
         outside: whether the X-rays saw the body around the cubes, or the cubes alone.
+        valid: of estimated line integrals (`Randomisation`), the pixels of each view that are measurements; empty if
+            the line integrals are exact.
     """
 
     ids: tuple[str, ...]
@@ -50,11 +54,20 @@ class TrainingSample:
     views: tuple[ViewGeometry, ...]
     grid: VolumeGrid
     outside: Outside = "body"
+    valid: tuple[Bool[Tensor, "batch _ _"], ...] = ()
 
     def to(self, device: torch.device | str) -> "TrainingSample":
         """Return the same sample on another device."""
-        return TrainingSample(
-            self.ids, self.hu.to(device), tuple(i.to(device) for i in self.images), self.views, self.grid, self.outside
+        images, valid = (tuple(one.to(device) for one in each) for each in (self.images, self.valid))
+        return replace(self, hu=self.hu.to(device), images=images, valid=valid)
+
+    def radiograph(self, index: int = 0) -> Radiograph:
+        """Return the X-rays of one case of the batch, as a method is given them."""
+        return Radiograph(
+            tuple(image[index] for image in self.images),
+            self.views[index],
+            "estimated" if self.valid else "line_integral",
+            valid=tuple(mask[index] for mask in self.valid),
         )
 
 
@@ -70,6 +83,8 @@ def collate(samples: Sequence[TrainingSample]) -> TrainingSample:
             raise GeometryError("Only samples with the same grid and the same detectors can share a batch.")
         if sample.outside != first.outside:
             raise GeometryError("Samples with the body around their cubes cannot share a batch with those without.")
+        if len(sample.valid) != len(first.valid):
+            raise InputError("Samples of estimated line integrals cannot share a batch with those of exact ones.")
     return TrainingSample(
         ids=tuple(name for sample in samples for name in sample.ids),
         hu=torch.cat([sample.hu for sample in samples]),
@@ -77,6 +92,7 @@ def collate(samples: Sequence[TrainingSample]) -> TrainingSample:
         views=tuple(views for sample in samples for views in sample.views),
         grid=first.grid,
         outside=first.outside,
+        valid=tuple(torch.cat(view) for view in zip(*(sample.valid for sample in samples), strict=True)),
     )
 
 
@@ -132,20 +148,24 @@ class MixedViews:
 
 
 Views = ViewGeometry | RandomViews | MixedViews
+Images = tuple[Float[Tensor, "1 _ _"], ...]
+Masks = tuple[Bool[Tensor, "1 _ _"], ...]
 
 
 class _Samples(Dataset[TrainingSample]):
     """Sample `index` of epoch `epoch` is a pure function of (seed, epoch, index): resuming needs no other state."""
 
-    def __init__(self, views: Views, seed: int, photons: float | None, closed: float) -> None:
+    def __init__(self, views: Views, seed: int, photons: float | None, closed: float, estimated: float) -> None:
         for fixed in views.choices if isinstance(views, MixedViews) else [views]:
             if isinstance(fixed, ViewGeometry) and np.abs(fixed.isocentre()).max() > 1.0:
                 raise GeometryError(
                     f"The views of a dataset stand about the isocentre (0, 0, 0), not {fixed.isocentre().tolist()}."
                 )
-        if not 0 <= closed <= 1:
-            raise InputError(f"The share of closed samples is from 0 to 1, not {closed}.")
-        self.views, self.seed, self.photons, self.closed, self.epoch = views, seed, photons, closed, 0
+        for share, what in ((closed, "closed samples"), (estimated, "samples of estimated line integrals")):
+            if not 0 <= share <= 1:
+                raise InputError(f"The share of {what} is from 0 to 1, not {share}.")
+        self.views, self.seed, self.photons, self.closed, self.estimated = views, seed, photons, closed, estimated
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; call it before a `DataLoader` starts its workers."""
@@ -163,11 +183,17 @@ class _Samples(Dataset[TrainingSample]):
 
     def _project(
         self, hu: Float[Tensor, "z y x"], grid: VolumeGrid, views: ViewGeometry, rng: torch.Generator
-    ) -> tuple[Float[Tensor, "1 _ _"], ...]:
-        images = Projector(grid, views).forward(hu_to_mu(hu))
+    ) -> tuple[Images, Masks]:
+        """Return line integrals, exact or estimated, and for the latter which of them are measurements."""
+        estimated = self.estimated > 0 and float(torch.rand((), generator=rng)) < self.estimated
+        unknown = Randomisation()
+        images = Projector(grid, unknown.placed(views, rng) if estimated else views).forward(hu_to_mu(hu))
         if self.photons is not None:
             images = [add_photon_noise(image, self.photons, rng=rng) for image in images]
-        return tuple(image[None] for image in images)
+        valid: Sequence[Tensor] = ()
+        if estimated:
+            images, valid = unknown.developed(images, rng)
+        return tuple(image[None] for image in images), tuple(mask[None] for mask in valid)
 
 
 class XrayDataset(_Samples):
@@ -185,6 +211,7 @@ class XrayDataset(_Samples):
         seed: of all randomness.
         photons: a pixel, for Poisson noise; None for none.
         closed: share of the samples whose X-rays are projected from the cube alone, drawn anew in every epoch.
+        estimated: share of the samples whose line integrals are as estimated from a radiograph (`Randomisation`).
         coarser: voxels are cubes of so many voxels of the store's, which takes a fraction of the time.
 
     Raises:
@@ -195,9 +222,9 @@ class XrayDataset(_Samples):
     def __init__(
         self, store: Store, split: str, views: Views, *,
         augment: AugmentOptions | None = None, seed: int = 0, photons: float | None = None, closed: float = 0.0,
-        coarser: int = 1,
+        estimated: float = 0.0, coarser: int = 1,
     ) -> None:  # fmt: skip
-        super().__init__(views, seed, photons, closed)
+        super().__init__(views, seed, photons, closed, estimated)
         self.store, self.ids, self.augment, self.coarser = store, store.cases(split), augment, coarser
         self.shapes = ShapeModel.of(store, self.ids) if augment is not None and augment.shape > 0 else None
 
@@ -221,8 +248,8 @@ class XrayDataset(_Samples):
         cube = _cut(hu, start, grid.shape)
         if self.augment is None:
             cube = F.avg_pool3d(case.volume.hu[None], self.coarser)[0]
-        images = self._project(cube if outside == "air" else hu, body, views, rng)
-        return TrainingSample((case.id,), cube[None], images, (views,), grid, outside)
+        images, valid = self._project(cube if outside == "air" else hu, body, views, rng)
+        return TrainingSample((case.id,), cube[None], images, (views,), grid, outside, valid)
 
 
 class PhantomDataset(_Samples):
@@ -231,7 +258,7 @@ class PhantomDataset(_Samples):
     Args:
         size: samples an epoch; every epoch has new ones.
         grid: of the cubes, about the origin.
-        views, seed, photons, closed: as for `XrayDataset`.
+        views, seed, photons, closed, estimated: as for `XrayDataset`.
 
     Raises:
         GeometryError: if grid or views do not lie about the origin.
@@ -239,9 +266,9 @@ class PhantomDataset(_Samples):
 
     def __init__(
         self, size: int, grid: VolumeGrid, views: Views, *,
-        seed: int = 0, photons: float | None = None, closed: float = 0.0,
+        seed: int = 0, photons: float | None = None, closed: float = 0.0, estimated: float = 0.0,
     ) -> None:  # fmt: skip
-        super().__init__(views, seed, photons, closed)
+        super().__init__(views, seed, photons, closed, estimated)
         if np.abs(grid.centre_mm).max() > 1e-3:
             raise GeometryError(f"The grid's middle must be the origin, not {grid.centre_mm.tolist()}.")
         if size < 1:
@@ -260,8 +287,9 @@ class PhantomDataset(_Samples):
         if outside == "body":
             body, start = extended(self.grid, _PHANTOM_BOX_MM, views, symmetric=True)
         hu = thorax_phantom(body, rng=rng).volume.hu
-        cube, images = _cut(hu, start, self.grid.shape)[None], self._project(hu, body, views, rng)
-        return TrainingSample((f"phantom-{self.epoch}-{index}",), cube, images, (views,), self.grid, outside)
+        cube, (images, valid) = _cut(hu, start, self.grid.shape)[None], self._project(hu, body, views, rng)
+        name = f"phantom-{self.epoch}-{index}"
+        return TrainingSample((name,), cube, images, (views,), self.grid, outside, valid)
 
 
 def make_loader(

@@ -53,14 +53,6 @@ def find_marks(image: Image) -> Mask:
     return np.asarray(labels > 0)
 
 
-def fill(image: Image, missing: Mask) -> Image:
-    """Give pixels that are missing the values of the nearest others."""
-    if not missing.any() or missing.all():
-        return image
-    nearest = ndimage.distance_transform_edt(missing, return_distances=False, return_indices=True)
-    return np.asarray(image[tuple(nearest)])
-
-
 def _band(image: Image) -> Float[np.ndarray, " rows"]:
     """Return how many columns from the left are a border, for each row; 0 where there is none."""
     rows, columns = image.shape

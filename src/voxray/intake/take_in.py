@@ -10,12 +10,13 @@ import torch
 from voxray.errors import VoxrayWarning
 from voxray.geometry import FloatArray, ViewGeometry, VolumeGrid
 from voxray.images import Radiograph
+from voxray.images.fill import fill
 from voxray.images.types import Known
 from voxray.intake.canvas import checked_family, family_of
 from voxray.intake.findings import NO_CHEST, Finding
 from voxray.intake.framing import field_box, framed
 from voxray.intake.look import Look
-from voxray.intake.masks import fill, find_borders, find_marks
+from voxray.intake.masks import find_borders, find_marks
 from voxray.intake.masses import corrections, mass_ratio, row_masses
 from voxray.intake.tone import ToneCurve
 

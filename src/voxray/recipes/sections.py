@@ -86,6 +86,10 @@ class DataRecipe(Strict):
     closed: float = Field(
         default=0.3, ge=0, le=1, description="share of the samples whose X-rays are projected from the cube alone"
     )
+    estimated: float = Field(
+        default=0.0, ge=0, le=1,
+        description="share of the samples whose line integrals are as estimated from radiographs (`Randomisation`)",
+    )  # fmt: skip
     augment: bool = Field(default=True, description="vary the patients (`AugmentOptions`)")
     shape: float = Field(
         default=0.0, ge=0, le=1,

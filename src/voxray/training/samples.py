@@ -27,16 +27,18 @@ class Samples(Dataset[TrainingSample]):
         grid = VolumeGrid.centred(shape=recipe.grid.shape, spacing_mm=recipe.grid.spacing_mm)
         augment = AugmentOptions(shape=data.shape) if data.augment else None
         self.cases = XrayDataset(
-            store, split, views, augment=augment, seed=data.seed, photons=data.photons, closed=data.closed
-        )
+            store, split, views, augment=augment, seed=data.seed, photons=data.photons, closed=data.closed,
+            estimated=data.estimated,
+        )  # fmt: skip
         if not self.cases.ids:
             raise InputError(f"The split {split!r} of '{store.path}' has no cases to train on.")
         check_case(store.load(self.cases.ids[0]), grid)
         self.phantoms = None
         if data.phantoms:
             self.phantoms = PhantomDataset(
-                data.phantoms, grid, views, seed=data.seed, photons=data.photons, closed=data.closed
-            )
+                data.phantoms, grid, views, seed=data.seed, photons=data.photons, closed=data.closed,
+                estimated=data.estimated,
+            )  # fmt: skip
 
     def coarser(self, factor: int) -> "Samples":
         """Return the same samples on voxels that are cubes of `factor` of these."""

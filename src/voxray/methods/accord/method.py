@@ -233,9 +233,10 @@ class Accord(Method):
     def _prepare(self, blocks: int, grid: VolumeGrid, sample: TrainingSample) -> Item:
         """Return the truth on a grid, and what is known there after some blocks."""
         measured, views = [image[0] for image in sample.images], sample.views[0]
-        scene = self.start(measured, views, sample.outside, None)
+        noise = noise_of(sample.radiograph(), self.settings.display_noise, self.settings.consistency.noise)
+        scene = self.start(measured, views, sample.outside, noise)
         for i in range(blocks):
-            scene, _ = self.run_block(i, scene, measured, views, sample.outside)
+            scene, _ = self.run_block(i, scene, measured, views, sample.outside, noise)
         return {"truth": to_unit_range(sample.hu[0]), **self.known(_onto(scene, grid), measured, views)}
 
     # ---------------------------------------------------------------- inference
