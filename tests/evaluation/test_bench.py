@@ -59,8 +59,10 @@ def test_rows_of_methods_that_are_not_there_are_empty_and_say_so() -> None:
     rows = [scored("dvg-net", "pa", psnr_dvg=23.456, ssim_dvg=0.5), scored("dvg-net", "pa,lateral", psnr_dvg=27.0)]
     found = texts("dvg-7", rows, [NET])
     empty = ["voxray: no such model at hand", *["–"] * 6]
-    assert [row[0] for row in found[::2]] == ["X2CT-CNN", "X2CT-GAN", "DVG-Net (no diffusion)", "DVG-Diffusion"]
-    assert found[1] == found[3] == found[7] == empty
+    names = [row[0] for row in found]
+    assert names[:5:2] == ["X2CT-CNN", "X2CT-GAN", "DVG-Net (no diffusion)"]
+    assert names[6:8] == ["voxray: dvg-net consistency.final=false", "DVG-Diffusion"]
+    assert found[1] == found[3] == found[8] == empty
     assert found[5] == ["voxray: dvg-net", "23.46", "0.500", "–", "27.00", "–", "–"]
     assert found[4][1:3] == ["23.08", "0.568"]
 
@@ -112,7 +114,10 @@ def test_a_single_sample_and_one_that_was_not_made_consistent_stand_beside_the_d
         ["voxray: dvg-anyview", "3.00"], ["voxray: dvg-anyview ensemble=1", "2.00"],
         ["voxray: dvg-anyview consistency.final=false", "1.00"],
     ]  # fmt: skip
-    assert NET.variants() == ATLAS.variants() == []  # nothing is drawn
+    assert NET.variants() == [("config.consistency.final=false",)], "nothing is drawn"
+    assert ATLAS.variants() == [], "it is nothing but agreement"
+    for recipe, off in (("x2ct-gan", []), ("x2ct-gan-small", [("config.consistency=null",)])):
+        assert at_hand(load_recipe(recipe)).variants() == off
 
 
 @pytest.mark.parametrize("name", TABLES)

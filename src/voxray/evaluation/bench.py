@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
+from typing import get_args
 
 from voxray.evaluation.catalogue import metric_named
 from voxray.evaluation.protocols import Protocol
@@ -45,17 +47,23 @@ class AtHand:
         return self.recipe.config.get("new_view", {}) is not None
 
     def variants(self) -> list[tuple[str, ...]]:
-        """Return the settings of a diffusion model that scores as papers do: one sample, as it was drawn.
+        """Return the settings of a model that scores as papers do: one sample, and nothing made to agree with X-rays.
 
-        Each stands beside the default, the mean of several samples that were made to agree with the X-rays.
+        Each stands beside the default: of diffusion models the mean of several samples; all in agreement.
         """
-        config = self.recipe.method_config().model_dump()
-        if config.get("denoiser") is None:
-            return []
-        alone = [("config.ensemble=1",)] if config.get("ensemble", 1) > 1 else []
-        agreeing = [name for name in ("final", "between") if (config.get("consistency") or {}).get(name)]
-        free = [tuple(f"config.consistency.{name}=false" for name in agreeing)] if agreeing else []
-        return [*alone, *free]
+        method_config = self.recipe.method_config()
+        config = method_config.model_dump()
+        drawn = config.get("denoiser", ...) is not None
+        alone: list[tuple[str, ...]] = [("config.ensemble=1",)] if drawn and config.get("ensemble", 1) > 1 else []
+        consistency = config.get("consistency")
+        if consistency is None:
+            return alone
+        agreeing = [name for name in ("final", "between") if consistency.get(name)]
+        if agreeing:
+            return [*alone, tuple(f"config.consistency.{name}=false" for name in agreeing)]
+        if NoneType in get_args(type(method_config).model_fields["consistency"].annotation):
+            return [*alone, ("config.consistency=null",)]
+        return alone
 
     def new_deg(self, views: str) -> tuple[float, ...]:
         """Return the angles of the views that are synthesised by default, from the first towards the second view."""
