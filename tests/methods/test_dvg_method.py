@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from voxray.errors import NumericalError, RecipeError
 from voxray.geometry import ViewGeometry
+from voxray.methods.anatomy import SampleAgreementConfig
 from voxray.methods.dvg import Dvg
-from voxray.methods.dvg.config import ConsistencyConfig, NewViewConfig
-from voxray.methods.dvg.lifting import lift
+from voxray.methods.dvg.config import NewViewConfig
 from voxray.methods.dvg.new_view import new_views
+from voxray.methods.lifted import lift
 from voxray.methods.stages import GradientStage, Item, Preparation, Stage
 from voxray.physics.attenuation import to_unit_range
 from voxray.recipes import load_recipe
@@ -304,7 +305,7 @@ def test_without_a_denoiser_there_is_one_result() -> None:
 
 def test_a_share_of_the_lifted_volume_is_in_the_result() -> None:
     radiograph = xrays_of(patient(20), VIEWS)
-    off = ConsistencyConfig(final=False)
+    off = SampleAgreementConfig(final=False)
 
     def unit(share: float) -> Tensor:
         method = ready("dvg-net", consistency=off, lift_share=share)
@@ -372,7 +373,7 @@ def test_critics_are_heard_from_their_first_step_on() -> None:
 
 
 def test_crops_are_random_cubes_of_the_volumes() -> None:
-    from voxray.methods.dvg.autoencoding import crops
+    from voxray.methods.autoencoding import crops
 
     volumes = torch.arange(2 * 8**3, dtype=torch.float32).reshape(2, 8, 8, 8)
     found = crops(volumes, 4, rng())

@@ -13,6 +13,20 @@ from voxray.errors import InputError
 Prediction = Literal["sample", "epsilon", "v_prediction"]
 
 
+def times_and_noise(
+    x0: Float[Tensor, "batch ..."], steps: int, rng: torch.Generator
+) -> tuple[Int64[Tensor, " batch"], Float[Tensor, "batch ..."]]:
+    """Draw a time below `steps` and a noise for each element of a batch, for a step of training.
+
+    Args:
+        x0: data, whose shape and device are taken.
+        steps: of the process.
+        rng: of the CPU.
+    """
+    t = torch.randint(steps, (len(x0),), generator=rng).to(x0.device)
+    return t, torch.randn(x0.shape, generator=rng).to(x0)
+
+
 @dataclass(frozen=True, eq=False)
 class GaussianDiffusion:
     """Data x0 drown in noise step by step: x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise.

@@ -15,7 +15,10 @@ __all__ = ["Estimate", "Method", "MethodConfig", "Reconstruction", "Stage", "met
 ENTRY_POINTS = "voxray.methods"
 
 # Files of this folder that are no methods.
-_SHARED = {"base", "stages", "reconstruction", "anatomy", "one_pass", "projections", "slices", "upsampled"}
+_SHARED = {
+    "anatomy", "autoencoding", "base", "latent_unets", "lifted", "one_pass", "projections", "reconstruction", "slices",
+    "stages", "upsampled",
+}  # fmt: skip
 
 
 def method_names() -> list[str]:

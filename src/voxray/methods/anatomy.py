@@ -35,6 +35,14 @@ class AgreementConfig(MethodConfig):
     noise: float = Field(default=0.05, gt=0, description="standard deviation of a line integral")
 
 
+class SampleAgreementConfig(AgreementConfig):
+    """The same for the samples of a diffusion; all ours, no paper does it."""
+
+    final: bool = Field(default=True, description="make each sample consistent")
+    between: bool = Field(default=False, description="and each prediction of it between the steps: slower")
+    display_noise: float = Field(default=0.15, gt=0, description="noise of display values, whose scale is a guess")
+
+
 class Anatomy(nn.Module):
     """Mean and standard deviation of the training scans, relative to water: 1 for 0 HU and 0 for -1000 HU.
 

@@ -28,11 +28,11 @@ from voxray.methods.base import (
     about_isocentre,
     as_volume,
     estimate_of,
+    line_integrals_of,
     noise_of,
 )  # fmt: skip
 from voxray.physics.attenuation import MU_WATER_PER_MM, hu_to_mu
 from voxray.physics.consistency import Scene, make_consistent
-from voxray.physics.display import as_line_integrals
 from voxray.physics.variation import Variation
 
 
@@ -117,8 +117,7 @@ class Atlas(Method):
         """Return nearly the posterior mean, and nearly draws from the posterior (the solver is stopped early)."""
         radiograph, centre_mm = about_isocentre(radiograph)
         scene, variations = self._scene(outside), self._variations(outside)
-        images = [image.to(self.mean.device) for image in radiograph.images]
-        measured = as_line_integrals(images, radiograph.kind, scene.project(radiograph.views))
+        measured = line_integrals_of(radiograph, scene)
         noise = noise_of(radiograph, self.settings.display_noise, self.settings.noise) or self.settings.noise
         runs = 1 + (samples if samples > 1 else 0)
 

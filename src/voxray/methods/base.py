@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from voxray.data.dataset import Outside
@@ -17,10 +18,12 @@ from voxray.images import CTVolume, Radiograph
 from voxray.methods.stages import AnyStage, MethodConfig, Progress, Stage
 from voxray.physics.attenuation import mu_to_hu
 from voxray.physics.consistency import Noise, Scene
+from voxray.physics.display import as_line_integrals
 
 __all__ = [
     "Estimate", "Method", "MethodConfig", "Outside", "Progress", "Stage", "Steps", "about_isocentre", "as_volume",
-    "check_case", "check_grid", "estimate_of", "estimate_of_samples", "in_bf16", "noise_of",
+    "check_case", "check_grid", "estimate_of", "estimate_of_samples", "in_bf16", "line_integrals_of",
+    "noise_of",
 ]  # fmt: skip
 
 
@@ -153,6 +156,17 @@ def about_isocentre(radiograph: Radiograph) -> tuple[Radiograph, FloatArray]:
     """Return the radiograph with its isocentre moved to the origin, and where it was."""
     centre = radiograph.views.isocentre()
     return replace(radiograph, views=radiograph.views.shifted(-centre)), centre
+
+
+def line_integrals_of(radiograph: Radiograph, expected: Scene) -> list[Float[Tensor, "_ _"]]:
+    """Return what the X-rays say, where the scene is; what unknown grey values mean is judged by what it would show.
+
+    Args:
+        radiograph: about the origin.
+        expected: an average patient, about the origin.
+    """
+    images = [image.to(expected.mu.device) for image in radiograph.images]
+    return as_line_integrals(images, radiograph.kind, expected.project(radiograph.views))
 
 
 def noise_of(radiograph: Radiograph, rough: float, usual: float) -> Noise | None:

@@ -25,6 +25,7 @@ from voxray.methods.base import (
     about_isocentre,
     estimate_of_samples,
     in_bf16,
+    line_integrals_of,
     noise_of,
 )
 from voxray.methods.stages import (
@@ -42,7 +43,6 @@ from voxray.methods.stages import (
 from voxray.nets.lifting import pinholes
 from voxray.physics.attenuation import MU_WATER_PER_MM, mu_from_unit, to_unit_range
 from voxray.physics.consistency import Scene
-from voxray.physics.display import as_line_integrals
 from voxray.physics.planes import onto_planes, planes_of
 
 # Line integral that networks see as 1: 400 mm of water, more than a chest holds.
@@ -200,8 +200,7 @@ class OnPlanes(Method):
         Raises:
             GeometryError: if the network was made for other angles.
         """
-        images = [image.to(self.anatomy.mean.device) for image in radiograph.images]
-        measured = as_line_integrals(images, radiograph.kind, self.anatomy.scene(outside).project(radiograph.views))
+        measured = line_integrals_of(radiograph, self.anatomy.scene(outside))
         seen = self.seen(measured, radiograph.views)
         return measured, {name: tensor[None] for name, tensor in seen.items()}
 

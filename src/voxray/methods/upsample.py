@@ -27,12 +27,12 @@ from voxray.methods.base import (
     about_isocentre,
     estimate_of,
     in_bf16,
+    line_integrals_of,
     noise_of,
 )
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage, StageOptions
 from voxray.nets.upsampling import DetailNet, doubled, placed
 from voxray.physics.attenuation import HU_RANGE, hu_to_mu, mu_to_hu, to_unit_range
-from voxray.physics.display import as_line_integrals
 
 _HU = HU_RANGE[1] - HU_RANGE[0]
 # A model learned of voxels of one size; a warning is given where they are larger or smaller by more than this factor.
@@ -153,9 +153,8 @@ class Upsample(Method):
         """Return the mean anatomy in agreement with the X-rays, found on coarse voxels, brought onto fine ones."""
         radiograph, centre_mm = about_isocentre(radiograph)
         views = radiograph.views
-        images = [image.to(self.anatomy.mean.device) for image in radiograph.images]
         expected = self.anatomy.scene(outside, self.grid.coarser(2))
-        measured = as_line_integrals(images, radiograph.kind, expected.project(views))
+        measured = line_integrals_of(radiograph, expected)
         noise = noise_of(radiograph, self.settings.display_noise, self.settings.agreement.noise)
         steps = Steps(progress, 3)
         scene = self.anatomy.agree(expected, measured, views, outside, self.settings.agreement, noise)

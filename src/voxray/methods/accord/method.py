@@ -28,6 +28,7 @@ from voxray.methods.base import (
     as_volume,
     estimate_of,
     in_bf16,
+    line_integrals_of,
     noise_of,
 )
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage, StageOptions
@@ -36,7 +37,6 @@ from voxray.nets.patches import patches
 from voxray.physics.attenuation import HU_RANGE, MU_WATER_PER_MM, VACUUM_HU, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.backprojection import back_project
 from voxray.physics.consistency import Noise, Scene, interpolate_onto
-from voxray.physics.display import as_line_integrals
 from voxray.physics.projector import Projector
 from voxray.physics.rays import DIRECTIONS, smear
 
@@ -259,8 +259,7 @@ class Accord(Method):
         """
         radiograph, centre_mm = about_isocentre(radiograph)
         views = radiograph.views
-        images = [image.to(self.anatomy.mean.device) for image in radiograph.images]
-        measured = as_line_integrals(images, radiograph.kind, self.anatomy.scene(outside).project(views))
+        measured = line_integrals_of(radiograph, self.anatomy.scene(outside))
         noise = noise_of(radiograph, self.settings.display_noise, self.settings.consistency.noise)
         count, texture = 0, self.settings.texture
         if texture is not None and (samples > 1 or self.settings.realism > 0):

@@ -4,8 +4,10 @@ from pydantic import Field, model_validator
 
 from voxray.diffusion import BridgeSampler, Sampler
 from voxray.diffusion.bridge import BridgePrediction
-from voxray.methods.anatomy import AnatomyConfig
-from voxray.methods.dvg.config import AutoencoderStage, ConsistencyConfig, LiftConfig, UNetConfig
+from voxray.methods.anatomy import AnatomyConfig, SampleAgreementConfig
+from voxray.methods.autoencoding import AutoencoderStage
+from voxray.methods.latent_unets import UNetConfig
+from voxray.methods.lifted import LiftConfig
 from voxray.methods.stages import MethodConfig, StageOptions
 
 
@@ -59,7 +61,7 @@ class AxonConfig(MethodConfig):
     bridge: BridgeStage | None = Field(default=BridgeStage(), description="stage 1; null leaves it out")
     refine: RefineStage | None = Field(default=RefineStage(), description="stage 2; null leaves it out")
     ensemble: int = Field(default=4, gt=0, description="samples whose mean is the result")
-    consistency: ConsistencyConfig = ConsistencyConfig()
+    consistency: SampleAgreementConfig = SampleAgreementConfig()
 
     @model_validator(mode="after")
     def _one_lift_for_any_number_of_views(self) -> "AxonConfig":

@@ -12,13 +12,22 @@ from torch import Tensor, nn
 from voxray.data.dataset import TrainingSample
 from voxray.data.resample import resample
 from voxray.data.store import Case
-from voxray.diffusion import BrownianBridge, GaussianDiffusion, antithetic_noise, cosine_betas, cross, draw
+from voxray.diffusion import (
+    BrownianBridge,
+    GaussianDiffusion,
+    antithetic_noise,
+    cosine_betas,
+    cross,
+    draw,
+    times_and_noise,
+)
 from voxray.diffusion.sampling import Between
 from voxray.errors import CheckpointError, RecipeError
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import CTVolume, Radiograph
 from voxray.images.weights_file import read_weights
 from voxray.methods.anatomy import Anatomy
+from voxray.methods.autoencoding import autoencoder_stage
 from voxray.methods.axon.config import AxonConfig
 from voxray.methods.axon.control import ControlledUNet
 from voxray.methods.base import (
@@ -30,15 +39,14 @@ from voxray.methods.base import (
     about_isocentre,
     estimate_of_samples,
     in_bf16,
+    line_integrals_of,
     noise_of,
 )
-from voxray.methods.dvg.autoencoding import autoencoder_stage
-from voxray.methods.dvg.lifting import lift
+from voxray.methods.lifted import lift
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
 from voxray.nets.autoencoder import VQAutoencoder
 from voxray.physics.attenuation import MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.consistency import Noise, Scene
-from voxray.physics.display import as_line_integrals
 from voxray.physics.rays import DIRECTIONS, smear
 
 # Brings line integrals to values near 1; what is beyond is cut off, for items are kept in half precision.
@@ -212,7 +220,7 @@ class Axon(Method):
         images, views = [image[0] for image in sample.images], sample.views[0]
         return {
             "ct": to_unit_range(sample.hu[0]),
-            "lifted": self._lifted(images, views, sample.outside)[0],
+            "lifted": self._lifted(images, views, sample.outside, self._noise(sample.radiograph()))[0],
             **self.seen(images, views),
         }
 
@@ -228,24 +236,27 @@ class Axon(Method):
 
     def _bridge_loss(self, batch: Batch, step: int, rng: torch.Generator) -> Losses:
         x0, y = batch["z_ct"], batch["z_start"]
-        t, noise = _drawn(x0, self.way.steps, rng)
+        t, noise = times_and_noise(x0, self.way.steps, rng)
         found = self.cross_from(self.way.add_noise(x0, y, noise, t), t, batch)
         return {"loss": F.mse_loss(found, self.way.target(x0, y, noise, t))}
 
     def _prior_loss(self, batch: Batch, step: int, rng: torch.Generator) -> Losses:
         x0 = batch["z_ct"]
-        t, noise = _drawn(x0, self.process.steps, rng)
+        t, noise = times_and_noise(x0, self.process.steps, rng)
         found = cast(ControlledUNet, self.refiner).prior(self.process.add_noise(x0, noise, t), t).float()
         return {"loss": F.mse_loss(found, self.process.target(x0, noise, t))}
 
     def _control_loss(self, batch: Batch, step: int, rng: torch.Generator) -> Losses:
         assert self.settings.refine is not None
         x0 = batch["z_ct"]
-        t, noise = _drawn(x0, max(1, round(self.settings.refine.strength * self.process.steps)), rng)
+        t, noise = times_and_noise(x0, max(1, round(self.settings.refine.strength * self.process.steps)), rng)
         found = self.steer(self.process.add_noise(x0, noise, t), t, batch)
         return {"loss": F.mse_loss(found, self.process.target(x0, noise, t))}
 
     # ---------------------------------------------------------------- inference
+
+    def _noise(self, radiograph: Radiograph) -> Noise | None:
+        return noise_of(radiograph, self.settings.consistency.display_noise, self.settings.consistency.noise)
 
     def _lifted(
         self, measured: Sequence[Tensor], views: ViewGeometry, outside: Outside, noise: Noise | None = None
@@ -281,9 +292,8 @@ class Axon(Method):
         config = self.settings
         radiograph, centre_mm = about_isocentre(radiograph)
         views = radiograph.views
-        images = [image.to(self.anatomy.mean.device) for image in radiograph.images]
-        measured = as_line_integrals(images, radiograph.kind, self.anatomy.scene(outside).project(views))
-        noise = noise_of(radiograph, config.consistency.display_noise, config.consistency.noise)
+        measured = line_integrals_of(radiograph, self.anatomy.scene(outside))
+        noise = self._noise(radiograph)
         lifted, around = self._lifted(measured, views, outside, noise)
         if start is not None:
             lifted = to_unit_range(resample(start, self.grid.shifted(centre_mm)).hu).to(lifted)
@@ -353,9 +363,3 @@ class Axon(Method):
     def _decoded(self, latent: Float[Tensor, "c Z Y X"]) -> Float[Tensor, "z y x"]:
         with in_bf16(latent):
             return self.decode(latent[None])[0, 0].float()
-
-
-def _drawn(like: Tensor, times: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw a time and a noise for each element."""
-    t = torch.randint(times, (len(like),), generator=rng).to(like.device)
-    return t, torch.randn(like.shape, generator=rng).to(like)

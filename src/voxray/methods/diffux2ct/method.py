@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from voxray.data.dataset import TrainingSample
-from voxray.diffusion import GaussianDiffusion, antithetic_noise, draw, linear_betas
+from voxray.diffusion import GaussianDiffusion, antithetic_noise, draw, linear_betas, times_and_noise
 from voxray.errors import RecipeError
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import Radiograph
@@ -25,6 +25,7 @@ from voxray.methods.base import (
     about_isocentre,
     estimate_of_samples,
     in_bf16,
+    line_integrals_of,
     noise_of,
 )
 from voxray.methods.diffux2ct.config import Diffux2ctConfig
@@ -35,7 +36,6 @@ from voxray.methods.projections import along_axes, along_rays
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage
 from voxray.physics.attenuation import MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.consistency import Scene
-from voxray.physics.display import as_line_integrals
 from voxray.physics.planes import onto_planes, planes_of
 
 # Brings line integrals to values near 1.
@@ -117,8 +117,7 @@ class Diffux2ct(Method):
 
     def _loss(self, batch: Batch, step: int, rng: torch.Generator) -> Losses:
         x0, views = 2 * batch["ct"] - 1, self._views(batch["sources_um"])
-        t = torch.randint(self.process.steps, (len(x0),), generator=rng).to(x0.device)
-        noise = torch.randn(x0.shape, generator=rng).to(x0)
+        t, noise = times_and_noise(x0, self.process.steps, rng)
         x = self.process.add_noise(x0, noise, t)
         found = self.network.denoiser(x, t, self.network.conditions(batch["images"], views))
         simple = F.mse_loss(found, self.process.target(x0, noise, t))
@@ -177,8 +176,7 @@ class Diffux2ct(Method):
         config = self.settings
         radiograph, centre_mm = about_isocentre(radiograph)
         views = radiograph.views
-        images = [image.to(self.anatomy.mean.device) for image in radiograph.images]
-        measured = as_line_integrals(images, radiograph.kind, self.anatomy.scene(outside).project(views))
+        measured = line_integrals_of(radiograph, self.anatomy.scene(outside))
         count = max(config.ensemble, samples)
         steps = Steps(progress, 1 + config.sampler.steps + count)
 

@@ -6,70 +6,12 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from voxray.diffusion import Sampler
-from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
+from voxray.methods.anatomy import AnatomyConfig, SampleAgreementConfig
+from voxray.methods.autoencoding import AutoencoderStage
+from voxray.methods.latent_unets import UNetConfig
+from voxray.methods.lifted import LiftConfig
 from voxray.methods.stages import MethodConfig, StageOptions
-from voxray.nets.autoencoder import AutoencoderConfig
 from voxray.nets.ensemble import joined
-
-
-class UNetConfig(MethodConfig):
-    """A U-Net on the latents: the release's, which mixes depth by attention alone, or MONAI's isotropic one."""
-
-    kind: Literal["factorised", "isotropic"] = Field(default="factorised", description="see voxray.nets")
-    width: int = Field(default=128, gt=0, description="of the factorised net's first level; 1, 2, 4, 8 times that")
-    channels: tuple[int, ...] = Field(default=(32, 64, 128), strict=False, description="of the isotropic net's levels")
-    blocks: int = Field(default=1, gt=0, description="of the isotropic net, a level")
-    checkpointing: bool = Field(default=False, description="of the factorised net: less memory in training, slower")
-
-    def build(self, in_channels: int, out_channels: int, *, time: bool) -> nn.Module:
-        """Return the net with fresh weights."""
-        if self.kind == "factorised":
-            from voxray.nets.factorised_unet import FactorisedUNet
-
-            net = FactorisedUNet(in_channels, out_channels, self.width, time=time)
-            net.checkpointing = self.checkpointing
-            return net
-        from voxray.nets.isotropic_unet import IsotropicUNet
-
-        attention = [False] * (len(self.channels) - 1) + [True]
-        return IsotropicUNet(in_channels, out_channels, self.channels, self.blocks, attention, time=time)
-
-
-class AutoencoderStage(MethodConfig):
-    """An autoencoder and its training; the weights of the losses are the release's."""
-
-    sizes: AutoencoderConfig = AutoencoderConfig()
-    training: StageOptions = StageOptions(steps=100_000, batch_size=2, learning_rate=3e-4, betas=(0.5, 0.9))
-    crop: int | None = Field(default=None, gt=0, description="side of random cubes that are learned from; null for all")
-    quantised: float = Field(
-        default=1.0, ge=0, le=1,
-        description="share of the batches that the decoder sees quantised; the others teach it latents as they are",
-    )  # fmt: skip
-    l1: float = Field(default=4.0, ge=0, description="weight of the mean absolute error")
-    commitment: float = Field(default=0.25, ge=0, description="weight of the latents' squared distance to their codes")
-    adversarial: float = Field(default=1.0, ge=0, description="weight of what the critics say; 0 for no critics")
-    features: float = Field(default=1.0, ge=0, description="weight of the critics' features")
-    adversarial_start: int = Field(default=5_000, ge=0, description="step from which there are critics")
-    critic_width: int = Field(default=64, gt=0, description="channels of the critics' first layer")
-
-
-class LiftConfig(MethodConfig):
-    """How X-rays are brought into the volume.
-
-    `path_length` is the paper's back-projection: each voxel receives the ray's value divided by the ray's length in the
-    volume; views are summed. `consistent` is ours: the mean anatomy made consistent with the X-rays, which holds
-    what they say at the scale of a CT, for any number of views. `transpose` is the release's, for its weights: ten
-    times the projector's transpose, in voxels, of X-rays from 0 to 1, each by its own minimum and maximum.
-    """
-
-    kind: Literal["path_length", "consistent", "transpose"] = Field(default="path_length", description="see above")
-    scale: float = Field(
-        default=1.0, gt=0,
-        description="path_length: what a view whose rays see water alone brings; fixed, never the batch's own",
-    )  # fmt: skip
-    iterations: int = Field(default=10, ge=0, description="consistent: of conjugate gradients")
-    lengths_mm: tuple[float, ...] = Field(default=(5.0, 10.0), strict=False, description="consistent: blurs of changes")
-    noise: float = Field(default=0.05, gt=0, description="consistent: standard deviation of a line integral")
 
 
 class NewViewConfig(MethodConfig):
@@ -84,14 +26,6 @@ class NewViewConfig(MethodConfig):
     own_encoder: bool = Field(
         default=False, description="an autoencoder of its own, as in the release; the paper has one for all views"
     )
-
-
-class ConsistencyConfig(AgreementConfig):
-    """How a result is made to agree with the X-rays (`voxray.physics.consistency`); all ours, no paper does it."""
-
-    final: bool = Field(default=True, description="make each sample consistent")
-    between: bool = Field(default=False, description="and each prediction of it between the steps: slower")
-    display_noise: float = Field(default=0.15, gt=0, description="noise of display values, whose scale is a guess")
 
 
 class CoarseStage(MethodConfig):
@@ -146,7 +80,7 @@ class DvgConfig(MethodConfig):
     quantise: bool = Field(default=True, description="replace latents by their nearest codes before they are decoded")
     sampler: Sampler = Sampler()
     ensemble: int = Field(default=5, gt=0, description="samples whose mean is the result")
-    consistency: ConsistencyConfig = ConsistencyConfig()
+    consistency: SampleAgreementConfig = SampleAgreementConfig()
 
     @model_validator(mode="after")
     def _fits(self) -> "DvgConfig":

@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from voxray.data.dataset import TrainingSample
-from voxray.diffusion import GaussianDiffusion, antithetic_noise, cosine_betas, draw
+from voxray.diffusion import GaussianDiffusion, antithetic_noise, cosine_betas, draw, times_and_noise
 from voxray.diffusion.sampling import Between
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.images import Radiograph
 from voxray.methods.anatomy import Anatomy
+from voxray.methods.autoencoding import autoencoder_stage
 from voxray.methods.base import (
     Estimate,
     Method,
@@ -24,18 +25,17 @@ from voxray.methods.base import (
     about_isocentre,
     estimate_of_samples,
     in_bf16,
+    line_integrals_of,
     noise_of,
 )
-from voxray.methods.dvg.autoencoding import autoencoder_stage
 from voxray.methods.dvg.config import DvgConfig
-from voxray.methods.dvg.lifting import lift, lift_new
 from voxray.methods.dvg.new_view import new_views
+from voxray.methods.lifted import lift, lift_new
 from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, Preparation, Stage, StageOptions
 from voxray.nets.autoencoder import VQAutoencoder
 from voxray.nets.ensemble import members
 from voxray.physics.attenuation import MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
-from voxray.physics.consistency import Scene
-from voxray.physics.display import as_line_integrals
+from voxray.physics.consistency import Noise, Scene
 
 # A ViewGeometry as numbers: micrometres, for items keep whole numbers exactly and others in half precision.
 _VECTORS = ("source_mm", "centre_mm", "u_mm", "v_mm")
@@ -162,7 +162,8 @@ class Dvg(Method):
     def _prepare_volumes(self, sample: TrainingSample) -> Item:
         images, views = [image[0] for image in sample.images], sample.views[0]
         unit = to_unit_range(sample.hu[0])
-        lifted, around = lift(self.settings.lift, self.anatomy, images, views, sample.outside)
+        noise = self._noise(sample.radiograph())
+        lifted, around = lift(self.settings.lift, self.anatomy, images, views, sample.outside, noise)
         item = {"ct": unit, "lifted": lifted, "around": around / MU_WATER_PER_MM,
                 "air": torch.tensor(sample.outside == "air")}  # fmt: skip
         if self.settings.new_view is not None:
@@ -210,12 +211,14 @@ class Dvg(Method):
 
     def _denoiser_loss(self, batch: Batch, step: int, rng: torch.Generator) -> Losses:
         x0 = batch["z_ct"]
-        t = torch.randint(self.process.steps, (len(x0),), generator=rng).to(x0.device)
-        noise = torch.randn(x0.shape, generator=rng).to(x0)
+        t, noise = times_and_noise(x0, self.process.steps, rng)
         found = self.denoise(self.process.add_noise(x0, noise, t), t, batch)
         return {"loss": F.mse_loss(found, self.process.target(x0, noise, t))}
 
     # ---------------------------------------------------------------- inference
+
+    def _noise(self, radiograph: Radiograph) -> Noise | None:
+        return noise_of(radiograph, self.settings.consistency.display_noise, self.settings.consistency.noise)
 
     @torch.no_grad()
     def reconstruct(
@@ -236,12 +239,11 @@ class Dvg(Method):
         config = self.settings
         radiograph, centre_mm = about_isocentre(radiograph)
         views = radiograph.views
-        images = [image.to(self.anatomy.mean.device) for image in radiograph.images]
-        measured = as_line_integrals(images, radiograph.kind, self.anatomy.scene(outside).project(views))
+        measured = line_integrals_of(radiograph, self.anatomy.scene(outside))
         count = max(config.ensemble, samples) if self.denoiser is not None else 1
         steps = Steps(progress, 1 + (config.sampler.steps if self.denoiser is not None else 0) + count)
 
-        noise = noise_of(radiograph, config.consistency.display_noise, config.consistency.noise)
+        noise = self._noise(radiograph)
         lifted, around = lift(config.lift, self.anatomy, measured, views, outside, noise=noise)
         new = new_views(views, config.new_view) if config.new_view is not None else None
         with in_bf16(lifted):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from voxray.data.dataset import TrainingSample
 from voxray.data.store import Case
-from voxray.diffusion import GaussianDiffusion, antithetic_noise, draw, linear_betas
+from voxray.diffusion import GaussianDiffusion, antithetic_noise, draw, linear_betas, times_and_noise
 from voxray.errors import RecipeError
 from voxray.geometry import VolumeGrid
 from voxray.images import Radiograph
@@ -26,6 +26,7 @@ from voxray.methods.base import (
     about_isocentre,
     estimate_of_samples,
     in_bf16,
+    line_integrals_of,
     noise_of,
 )
 from voxray.methods.dx2ct.conditions import SCALES, Conditioner
@@ -36,7 +37,6 @@ from voxray.methods.stages import AnyStage, Batch, GradientStage, Item, Losses, 
 from voxray.nets.guided_unet import GuidedUNet
 from voxray.nets.lifting import lattice
 from voxray.physics.attenuation import mu_from_unit, to_unit_range
-from voxray.physics.display import as_line_integrals
 
 # Places are kept on disk as whole numbers of this fraction: half precision would spoil their highest frequencies.
 _FINE = 2**20
@@ -115,8 +115,7 @@ class Dx2ct(Method):
         places = torch.stack([chosen(patient, self.places) for patient in range(len(planes))])
         conditions = self.network.conditioner(read, places)
         x0 = 2 * torch.cat([chosen(patient, ct) for patient, ct in enumerate(batch["ct"])])[:, None] - 1
-        t = torch.randint(self.process.steps, (len(x0),), generator=rng).to(x0.device)
-        noise = torch.randn(x0.shape, generator=rng).to(x0)
+        t, noise = times_and_noise(x0, self.process.steps, rng)
         found = self.network.denoiser(self.process.add_noise(x0, noise, t), t, conditions).float()
         return {"loss": F.mse_loss(found, self.process.target(x0, noise, t))}
 
@@ -140,9 +139,8 @@ class Dx2ct(Method):
         config, size = self.settings, self.grid.shape[0]
         radiograph, centre_mm = about_isocentre(radiograph)
         views = radiograph.views
-        images = [image.to(self.anatomy.mean.device) for image in radiograph.images]
         around = self.anatomy.scene(outside)
-        measured = as_line_integrals(images, radiograph.kind, around.project(views))
+        measured = line_integrals_of(radiograph, around)
         seen, places = as_seen(measured, views, self.grid)
         with in_bf16(seen):
             read = self.network.conditioner.read(seen[None], places[None])

@@ -1,13 +1,31 @@
-"""How the autoencoders of DVG-Diffusion learn."""
+"""How the autoencoders of latent diffusions learn: as those of DVG-Diffusion do."""
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
-from voxray.methods.dvg.config import AutoencoderStage
-from voxray.methods.stages import Batch, Critic, GradientStage, Losses, Preparation
-from voxray.nets.autoencoder import VQAutoencoder
+from voxray.methods.stages import Batch, Critic, GradientStage, Losses, MethodConfig, Preparation, StageOptions
+from voxray.nets.autoencoder import AutoencoderConfig, VQAutoencoder
+
+
+class AutoencoderStage(MethodConfig):
+    """An autoencoder and its training; the weights of the losses are the release's."""
+
+    sizes: AutoencoderConfig = AutoencoderConfig()
+    training: StageOptions = StageOptions(steps=100_000, batch_size=2, learning_rate=3e-4, betas=(0.5, 0.9))
+    crop: int | None = Field(default=None, gt=0, description="side of random cubes that are learned from; null for all")
+    quantised: float = Field(
+        default=1.0, ge=0, le=1,
+        description="share of the batches that the decoder sees quantised; the others teach it latents as they are",
+    )  # fmt: skip
+    l1: float = Field(default=4.0, ge=0, description="weight of the mean absolute error")
+    commitment: float = Field(default=0.25, ge=0, description="weight of the latents' squared distance to their codes")
+    adversarial: float = Field(default=1.0, ge=0, description="weight of what the critics say; 0 for no critics")
+    features: float = Field(default=1.0, ge=0, description="weight of the critics' features")
+    adversarial_start: int = Field(default=5_000, ge=0, description="step from which there are critics")
+    critic_width: int = Field(default=64, gt=0, description="channels of the critics' first layer")
 
 
 def autoencoder_stage(

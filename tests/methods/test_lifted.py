@@ -1,17 +1,24 @@
 """X-rays into the volume, and where new views stand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from contract_models import VIEWS, small
+from learn_stages import item_of, sample_of
+from small_models import patient
 
+from voxray.data.dataset import TrainingSample
 from voxray.data.phantom import marker_phantom
 from voxray.geometry import ViewGeometry, VolumeGrid
 from voxray.methods.anatomy import Anatomy, AnatomyConfig
-from voxray.methods.dvg.config import LiftConfig, NewViewConfig
-from voxray.methods.dvg.lifting import lift, lift_new, transposed
+from voxray.methods.dvg.config import NewViewConfig
 from voxray.methods.dvg.new_view import new_views
+from voxray.methods.lifted import LiftConfig, lift, lift_new, transposed
+from voxray.methods.stages import GradientStage, Stage
 from voxray.physics import Projector
-from voxray.physics.attenuation import MU_WATER_PER_MM, from_unit_range, hu_to_mu, to_unit_range
+from voxray.physics.attenuation import MU_WATER_PER_MM, from_unit_range, hu_to_mu, mu_to_hu, to_unit_range
 from voxray.physics.backprojection import back_project
 
 GRID = VolumeGrid.centred(shape=(32, 32, 32), spacing_mm=10.0)
@@ -122,3 +129,26 @@ def test_new_view_of_many_views_fills_the_widest_gap() -> None:
     new = direction(new_views(views, NewViewConfig()), 0)
     wanted = direction(ViewGeometry.from_angles([60]), 0)
     assert abs(new @ wanted) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["axon-small", "dvg-anyview"])
+def test_estimated_line_integrals_are_prepared_as_they_are_reconstructed_from(name: str) -> None:
+    """What is no measurement has no say, and what is one has less than an exact one."""
+    method = small(name, brief=True).build()
+    fit, first, *_ = method.stages()
+    assert isinstance(fit, Stage)
+    assert isinstance(first, GradientStage)
+    fit.fit([patient(seed) for seed in range(3)], None)
+
+    def lifted(sample: TrainingSample) -> torch.Tensor:
+        return item_of(first.preparation, sample)["lifted"]
+
+    exact = sample_of(patient(20), VIEWS)
+    whole = tuple(torch.ones_like(image, dtype=torch.bool) for image in exact.images)
+    covered = tuple(mask.index_fill(2, torch.arange(40, 64), False) for mask in whole)
+    spoiled = tuple(image.where(mask, 3.0) for image, mask in zip(exact.images, covered, strict=True))
+    masked = lifted(replace(exact, valid=covered))
+    assert torch.equal(lifted(replace(exact, images=spoiled, valid=covered)), masked)
+    assert not torch.allclose(lifted(replace(exact, images=spoiled)), lifted(exact), atol=1e-2)
+    mean = to_unit_range(mu_to_hu(method.anatomy.scene("body").mu))  # type: ignore[union-attr]
+    assert (lifted(replace(exact, valid=whole)) - mean).norm() < (lifted(exact) - mean).norm()

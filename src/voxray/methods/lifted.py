@@ -1,18 +1,39 @@
-"""X-rays into the volume: the back-projection of the view parameter guided encoder (VPGE)."""
+"""X-rays lifted into the volume, as the view parameter guided encoder (VPGE) of DVG-Diffusion needs them."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from voxray.data.dataset import Outside
 from voxray.geometry import ViewGeometry
 from voxray.methods.anatomy import Anatomy
-from voxray.methods.dvg.config import LiftConfig
+from voxray.methods.stages import MethodConfig
 from voxray.physics.attenuation import MU_WATER_PER_MM, mu_from_unit, mu_to_hu, to_unit_range
 from voxray.physics.backprojection import back_project
 from voxray.physics.consistency import Noise, Scene, make_consistent
 from voxray.physics.projector import Projector
+
+
+class LiftConfig(MethodConfig):
+    """How X-rays are brought into the volume.
+
+    `path_length` is the paper's back-projection: each voxel receives the ray's value divided by the ray's length in the
+    volume; views are summed. `consistent` is ours: the mean anatomy made consistent with the X-rays, which holds
+    what they say at the scale of a CT, for any number of views. `transpose` is the release's, for its weights: ten
+    times the projector's transpose, in voxels, of X-rays from 0 to 1, each by its own minimum and maximum.
+    """
+
+    kind: Literal["path_length", "consistent", "transpose"] = Field(default="path_length", description="see above")
+    scale: float = Field(
+        default=1.0, gt=0,
+        description="path_length: what a view whose rays see water alone brings; fixed, never the batch's own",
+    )  # fmt: skip
+    iterations: int = Field(default=10, ge=0, description="consistent: of conjugate gradients")
+    lengths_mm: tuple[float, ...] = Field(default=(5.0, 10.0), strict=False, description="consistent: blurs of changes")
+    noise: float = Field(default=0.05, gt=0, description="consistent: standard deviation of a line integral")
 
 
 def lift(
