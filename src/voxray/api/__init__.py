@@ -105,8 +105,7 @@ def reconstruct(
             method = upsampled(loaded.method, upsample, upsample_model, chosen)
         _check_body_part(radiograph, loaded.info.recipe)
         with _timed(seconds, "reconstruct"):
-            force = isinstance(xrays, Radiograph) or (options is not None and options.force_chest)
-            intake = taken_in(radiograph, loaded, force)
+            intake = taken_in(radiograph, loaded, options or ReadOptions(force_chest=isinstance(xrays, Radiograph)))
             if intake is not None:
                 radiograph = replace(radiograph, views=intake.views)
             _check_field(radiograph, loaded.method.grid)

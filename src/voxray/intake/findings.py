@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voxray.errors import InputError
+from voxray.intake.align import Correction
 from voxray.intake.canvas import Family
 from voxray.intake.look import Sighting
 from voxray.intake.tone import ToneCurve
@@ -29,6 +30,7 @@ class Finding:
         sighting: the chest.
         curve: from display values to line integrals.
         masked: part of the image that is border or letters.
+        correction: what the other view says about it, in geometry and curve already; None where nobody asked.
     """
 
     view: str
@@ -36,6 +38,7 @@ class Finding:
     sighting: Sighting
     curve: ToneCurve
     masked: float
+    correction: Correction | None = None
 
 
 def refuse_others(findings: Sequence[Finding], files: Sequence[str]) -> None:
