@@ -12,7 +12,7 @@ class Strict(BaseModel):
 
 
 class ViewCorrection(Strict):
-    """What the views have in common said of one of them: the geometry and the curve of the report hold it already."""
+    """What alignment changed in one view; the geometry and the curve of the report hold it already."""
 
     size: float = Field(description="true size over the size that was estimated first")
     up_mm: float = Field(description="by what everything is further up")
@@ -32,7 +32,7 @@ class ViewQuality(Strict):
     curve: list[tuple[float, float]] | None = Field(
         default=None, description="display value and line integral of each point of the tone curve"
     )
-    correction: ViewCorrection | None = Field(default=None, description="where two views were aligned")
+    correction: ViewCorrection | None = Field(default=None, description="of what was estimated; none without alignment")
 
 
 class Quality(Strict):

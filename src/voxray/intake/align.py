@@ -19,7 +19,7 @@ _HALF_MM, _MARGIN_MM, _WIDTH_MM, _STEP_MM = 100.0, 40.0, 480.0, 5.0
 _SPREAD, _LENGTH_MM = 0.02, 20.0
 # Where a body goes on beyond the image, it is taken to end within this, falling evenly; rows that lose more than this
 # part of their mass so, or have less than this part of the middle row's, do not count; nor do fewer rows than these.
-_BEYOND_MM, _MOST_LOST, _LEAST, _FEWEST = 20.0, 0.06, 0.3, 20
+_BEYOND_MM, _MOST_LOST, _LEAST, _FEWEST = 20.0, 0.06, 0.5, 20
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ class Intake:
     views: ViewGeometry
     findings: tuple[Finding, ...]
 
+    def times(self, factor: float) -> "Intake":
+        """Return the same with all line integrals multiplied."""
+        radiograph = replace(self.radiograph, images=tuple(factor * image for image in self.radiograph.images))
+        return replace(self, radiograph=radiograph, findings=tuple(finding.times(factor) for finding in self.findings))
+
 
 def can_take_in(radiograph: Radiograph) -> bool:
     """Tell whether X-rays are grey values of frontal and lateral views, of which statistics are known."""
