@@ -10,7 +10,6 @@ transform, over the voxels that both hold: where in space two such X-rays show a
 
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from voxray.evaluation.metrics import psnr
 from voxray.geometry import ViewGeometry
 from voxray.images import CTVolume, Radiograph
 from voxray.images.types import Known
-from voxray.intake import take_in
+from voxray.intake import take_in, tissue_factor
 from voxray.methods.base import Method
 from voxray.models import load_model
 from voxray.physics import Projector
@@ -100,23 +99,26 @@ def reconstructed(method: Method, xrays: Radiograph) -> CTVolume:
     return method.reconstruct(xrays.binned(fine), rng=torch.Generator().manual_seed(0)).volume
 
 
-def xrays_of(case: Case, rng: np.random.Generator) -> tuple[Radiograph, Radiograph, Radiograph]:
-    """Return clean line integrals, the disturbed ones with their true geometry, and what the user has of these."""
+def xrays_of(case: Case, rng: np.random.Generator) -> tuple[Radiograph, Radiograph]:
+    """Return clean line integrals, and the disturbed grey values that the user has."""
     views, mu = ViewGeometry.biplanar(), hu_to_mu(case.scan.hu)
     grid = case.scan.grid.shifted(-case.isocentre_mm)
-    true = disturbed(views, rng)
-    clean, images = (tuple(Projector(grid, v).forward(mu)) for v in (views, true))
-    grey = tuple(shown(image, rng) for image in images)
+    clean, disturbed_images = (tuple(Projector(grid, v).forward(mu)) for v in (views, disturbed(views, rng)))
     known = (Known(size="nobody", facing=False, centre=False),) * len(views)
-    return Radiograph(clean, views), Radiograph(images, true), Radiograph(grey, views, "display", known=known)
+    grey = tuple(shown(image, rng) for image in disturbed_images)
+    return Radiograph(clean, views), Radiograph(grey, views, "display", known=known)
 
 
-def ways(method: Method) -> dict[str, Callable[[Radiograph], Radiograph]]:
-    """Return what is done to grey values before they are given to the model."""
+def results(method: Method, clean: Radiograph, grey: Radiograph) -> dict[str, CTVolume]:
+    """Return what a model makes of clean line integrals, and of grey values, by what is done to these before."""
+    aligned = take_in(grey, method.grid)
+    first = reconstructed(method, aligned.radiograph)
     return {
-        "as they are": lambda grey: grey,
-        "intake": lambda grey: take_in(grey, method.grid, aligned=False).radiograph,
-        "and aligned": lambda grey: take_in(grey, method.grid).radiograph,
+        "clean": reconstructed(method, clean),
+        "as they are": reconstructed(method, grey),
+        "intake": reconstructed(method, take_in(grey, method.grid, aligned=False).radiograph),
+        "aligned": first,
+        "and calibrated": reconstructed(method, aligned.times(tissue_factor(first)).radiograph),
     }
 
 
@@ -129,16 +131,15 @@ def main() -> None:
     draws = int(arguments[3]) if len(arguments) > 3 else 1
     warnings.simplefilter("ignore", VoxrayWarning)
     rng = np.random.default_rng(0)
-    columns = ["clean", *ways(method)]
-    print("| scan | " + " | ".join(f"{name} | registered" for name in columns) + " |")
-    print("|---" * (1 + 2 * len(columns)) + "|")
-    rows = []
+    rows: list[list[float]] = []
     for name in store.cases(split):
         case = store.load(name)
         for _ in range(draws):
-            clean, _, grey = xrays_of(case, rng)
-            taken = [clean, *(way(grey) for way in ways(method).values())]
-            rows.append([value for xrays in taken for value in scores(reconstructed(method, xrays), case.volume)])
+            found = results(method, *xrays_of(case, rng))
+            if not rows:
+                print("| scan | " + " | ".join(f"{way} | registered" for way in found) + " |")
+                print("|---" * (1 + 2 * len(found)) + "|")
+            rows.append([value for volume in found.values() for value in scores(volume, case.volume)])
             print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in rows[-1]) + " |", flush=True)
     print("| mean | " + " | ".join(f"{value:.2f}" for value in np.mean(rows, 0)) + " |")
 
