@@ -4,8 +4,9 @@ Scans of a store are projected in PA and lateral, but not as the preset says: ea
 about a random axis, 0.85 to 1.15 times as large, and up to 20 mm aside in rows and columns; and what is shown is no
 line integral, but 12 bits behind an unknown exposure and a random curve. The table holds the 3D PSNR (-1024..1476 HU
 as 0..1) of what a model makes of that: of clean line integrals in the true geometry; of the grey values as they are;
-behind `voxray.intake`; with the views aligned; and with the tissue calibrated, as by default. Each as it comes, and registered to the scan by a similarity
-transform, over the voxels that both hold: where in space two such X-rays show a body, and how large, nobody can know.
+behind `voxray.intake`; with the views aligned; and with the tissue calibrated, as by default. Each as it comes, and
+registered to the scan by a similarity transform, over the voxels that both hold: where in space two such X-rays show a
+body, and how large, nobody can know.
 """
 
 import sys

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from small_models import GRID, patient, xrays_of
 
 from voxray.errors import VoxrayWarning
 from voxray.geometry import Setup, ViewGeometry
-from voxray.images import Radiograph
+from voxray.images import CTVolume, Radiograph
 from voxray.images.types import Known
-from voxray.intake import take_in
+from voxray.intake import take_in, tissue_factor
 from voxray.intake.align import USUAL, Correction, align
 from voxray.intake.framing import framed
 from voxray.intake.locate import Place
@@ -81,3 +82,28 @@ def test_intake_brings_the_rows_of_two_views_together(truth: Radiograph) -> None
         off[on] = abs(rows[0] - rows[1]) * 3.2 * 1550 / 1800
         assert [finding.correction is not None for finding in found.findings] == [on, on]
     assert off[True] < max(off[False], 4.0)
+
+
+def test_tissue_that_came_out_too_dense_lowers_the_line_integrals() -> None:
+    hu = torch.full(GRID.shape, -1000.0)
+    hu[8:24, 8:24, 8:24] = 40.0
+    usual, dense, air = (tissue_factor(CTVolume(values, GRID)) for values in (hu + 26, hu + 200, hu - 900))
+    assert usual == pytest.approx(1.0)
+    assert 1 / 1.35 <= dense < 0.85
+    assert air == 1.0
+
+
+def test_a_factor_is_in_images_curves_and_report_alike(truth: Radiograph) -> None:
+    grey = Radiograph(tuple(255 * (i / i.max()) ** 0.7 for i in truth.images), VIEWS, "display")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VoxrayWarning)
+        found = take_in(grey, GRID, aligned=False)
+    denser = found.times(1.1)
+    for before, after, image, changed in zip(
+        found.findings, denser.findings, found.radiograph.images, denser.radiograph.images, strict=True
+    ):
+        assert torch.allclose(changed, 1.1 * image)
+        shown = np.linspace(0, 255, 9)
+        assert after.curve(shown) == pytest.approx(1.1 * before.curve(shown))
+        assert after.correction is not None
+        assert np.exp(after.correction.factor) == pytest.approx(1.1)
