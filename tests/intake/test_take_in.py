@@ -145,7 +145,13 @@ def test_the_verdict_and_the_geometry_are_in_the_report(model: Path, truth: Radi
     assert {view.view for view in quality.views} == {"pa", "lateral"}
     assert all(view.correlation > 0.9 for view in quality.views)
     assert all(view.curve is not None and len(view.curve) == 5 for view in quality.views)
+    assert all(view.correction is not None for view in quality.views)
     assert result.radiograph.kind == "estimated"
+    with pytest.warns(VoxrayWarning):
+        plain = voxray.reconstruct(files, model=model, options=ReadOptions(align=False)).report
+    assert plain.quality is not None
+    assert all(view.correction is None for view in plain.quality.views)
+    assert plain.geometry != result.report.geometry
     result.save(tmp_path / "out")
     with pytest.warns(VoxrayWarning):
         again = voxray.reconstruct(files, model=model, geometry=tmp_path / "out" / "report.json")

@@ -33,6 +33,7 @@ from voxray.images.read_xray import read_radiograph
 from voxray.images.report import Grid, Model, Report, describe_inputs, hide_names, measure_residuals, peak_memory_mb
 from voxray.images.xray import ReadOptions
 from voxray.images.xray_files import unzipped
+from voxray.intake import tissue_factor
 from voxray.methods import Reconstruction
 from voxray.methods.base import Estimate, Outside
 from voxray.models import LoadedModel, list_models, load_model
@@ -105,11 +106,17 @@ def reconstruct(
             method = upsampled(loaded.method, upsample, upsample_model, chosen)
         _check_body_part(radiograph, loaded.info.recipe)
         with _timed(seconds, "reconstruct"):
-            force = isinstance(xrays, Radiograph) or (options is not None and options.force_chest)
-            intake = taken_in(radiograph, loaded, force)
+            said = options or ReadOptions(force_chest=isinstance(xrays, Radiograph))
+            intake = taken_in(radiograph, loaded, said)
             if intake is not None:
                 radiograph = replace(radiograph, views=intake.views)
             _check_field(radiograph, loaded.method.grid)
+            if intake is not None and said.align:
+                seen, first = _as_fine_as(loaded.method.grid, intake.radiograph), _part(progress, 0)
+                trial = torch.Generator().manual_seed(seed)
+                run = partial(loaded.method.reconstruct, seen, rng=trial, outside=outside, progress=first)
+                intake = intake.times(tissue_factor(_finite(loaded.info.name, run).volume))
+                progress = _part(progress, 1)
             seen = _without_counts(_as_fine_as(loaded.method.grid, intake.radiograph if intake else radiograph))
             run = partial(method.reconstruct, seen, rng=rng, samples=samples, outside=outside, progress=progress)
             estimate = _finite(loaded.info.name, run)
@@ -230,6 +237,11 @@ def _read(
         radiograph = read_radiograph([file for file, _ in files], views=views, geometry=geometry, options=options)
         called = dict(files)
         return replace(radiograph, origins=tuple(replace(o, path=called[o.path]) for o in radiograph.origins))
+
+
+def _part(progress: Progress | None, half: int) -> Progress | None:
+    """Return what shows the first (0) or second (1) of two equal runs."""
+    return progress and (lambda done, total: progress(half * total + done, 2 * total))
 
 
 def _described(loaded: LoadedModel) -> Model:

@@ -2,6 +2,7 @@
 
 from voxray.images import Radiograph
 from voxray.images.quality import Quality
+from voxray.images.xray import ReadOptions
 from voxray.intake import Intake, can_take_in, judge, refuse_others, take_in
 from voxray.methods.base import Estimate
 from voxray.models import LoadedModel
@@ -12,21 +13,21 @@ def is_for_chests(model: LoadedModel) -> bool:
     return "CHEST" in model.info.recipe.body_parts
 
 
-def taken_in(radiograph: Radiograph, model: LoadedModel, force: bool) -> Intake | None:
+def taken_in(radiograph: Radiograph, model: LoadedModel, options: ReadOptions) -> Intake | None:
     """Return grey values as a model of chests takes them; None for other X-rays or models.
 
     Args:
         radiograph: as it was read.
         model: of any body part.
-        force: take also what does not look like a chest.
+        options: whether to take also what does not look like a chest, and whether to align.
 
     Raises:
         NoChestError: if an X-ray shows something else.
     """
     if not is_for_chests(model) or not can_take_in(radiograph):
         return None
-    intake = take_in(radiograph, model.method.grid)
-    if not force:
+    intake = take_in(radiograph, model.method.grid, aligned=options.align)
+    if not options.force_chest:
         files = [origin.path.name for origin in radiograph.origins] or list(radiograph.views.names)
         refuse_others(intake.findings, files)
     return intake

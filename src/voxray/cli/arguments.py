@@ -53,6 +53,9 @@ class XrayArguments:
     force_chest: Annotated[bool, Option("--force-chest", help="Accept images that do not look like chest X-rays.")] = (
         False
     )
+    align: Annotated[
+        bool, Option("--align/--no-align", help="Correct estimates of size, place and tones by what views share.")
+    ] = True
 
     def options(self) -> "ReadOptions":
         """Return the checked options."""

@@ -11,6 +11,15 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class ViewCorrection(Strict):
+    """What alignment changed in one view; the geometry and the curve of the report hold it already."""
+
+    size: float = Field(description="true size over the size that was estimated first")
+    up_mm: float = Field(description="by what everything is further up")
+    factor: float = Field(description="of the line integrals")
+    bend: float = Field(description="b in p^(1 + b) of the line integrals p, up to a factor")
+
+
 class ViewQuality(Strict):
     """What is to be said of one X-ray."""
 
@@ -23,6 +32,7 @@ class ViewQuality(Strict):
     curve: list[tuple[float, float]] | None = Field(
         default=None, description="display value and line integral of each point of the tone curve"
     )
+    correction: ViewCorrection | None = Field(default=None, description="of what was estimated; none without alignment")
 
 
 class Quality(Strict):

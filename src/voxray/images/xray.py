@@ -20,6 +20,7 @@ class ReadOptions(ViewOptions):
         allow_mixed: accept images of different patients, studies or dates.
         force_modality: accept DICOM files of any modality.
         force_chest: accept images that do not look like the chest, for a model of chests.
+        align: correct what was estimated of grey values of a chest by what the views have in common, and by the result.
 
     Raises:
         InputError: if the frame is not positive.
@@ -30,6 +31,7 @@ class ReadOptions(ViewOptions):
     allow_mixed: bool = False
     force_modality: bool = False
     force_chest: bool = False
+    align: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

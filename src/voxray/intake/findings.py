@@ -1,9 +1,11 @@
 """What was found in each X-ray before anything was reconstructed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import log
 
 from voxray.errors import InputError
+from voxray.intake.align import Correction
 from voxray.intake.canvas import Family
 from voxray.intake.look import Sighting
 from voxray.intake.tone import ToneCurve
@@ -29,6 +31,7 @@ class Finding:
         sighting: the chest.
         curve: from display values to line integrals.
         masked: part of the image that is border or letters.
+        correction: by the other view and the result, in geometry and curve already; None where nobody asked.
     """
 
     view: str
@@ -36,6 +39,13 @@ class Finding:
     sighting: Sighting
     curve: ToneCurve
     masked: float
+    correction: Correction | None = None
+
+    def times(self, factor: float) -> "Finding":
+        """Return the finding with all line integrals multiplied."""
+        so = self.correction or Correction()
+        corrected = replace(so, factor=so.factor + log(factor))
+        return replace(self, curve=self.curve.times(factor), correction=corrected)
 
 
 def refuse_others(findings: Sequence[Finding], files: Sequence[str]) -> None:

@@ -1,13 +1,15 @@
 """Whether a reconstructed chest can be trusted, in plain words."""
 
 from collections.abc import Sequence
+from math import exp
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from voxray.images import CTVolume, Radiograph
-from voxray.images.quality import Quality, ViewQuality
+from voxray.images.quality import Quality, ViewCorrection, ViewQuality
+from voxray.intake.align import Correction
 from voxray.intake.anatomy import ChestAnatomy, chest_anatomy
 from voxray.intake.canvas import family_of
 from voxray.intake.findings import UNUSUAL_CHEST, Finding
@@ -71,7 +73,12 @@ def _view(name: str, correlation: float, finding: Finding | None) -> ViewQuality
         likeness=finding.sighting.likeness,
         masked=finding.masked,
         curve=finding.curve.points(),
+        correction=_correction(finding.correction) if finding.correction is not None else None,
     )
+
+
+def _correction(found: Correction) -> ViewCorrection:
+    return ViewCorrection(size=exp(found.size), up_mm=found.up_mm, factor=exp(found.factor), bend=found.bend)
 
 
 def _doubts(finding: Finding) -> list[str]:

@@ -12,11 +12,18 @@ from voxray.intake.statistics import LEVELS, FamilyStatistics
 # Ours. The part of all pixels that tells the darkest level. It is air if by this part of the body's contrast it is
 # darker than anything in the body, or if so many pixels are within a part of the contrast of it: lungs are not flat.
 _DARKEST, _DARKER, _FLAT, _FLAT_PIXELS = 0.005, 0.05, 0.02, 0.03
+# The line integral that bending leaves as it is: about the middle of a chest's.
+PIVOT = 4.0
+
+
+def bent(line_integrals: FloatArray, bend: float) -> FloatArray:
+    """Return `PIVOT (p / PIVOT)^(1 + bend)` of line integrals p that are not negative."""
+    return np.asarray(PIVOT * (line_integrals / PIVOT) ** (1 + bend))
 
 
 @dataclass(frozen=True, eq=False)
 class ToneCurve:
-    """A monotone curve of six parameters: where on the display five line integrals are, and a factor of these.
+    """A monotone curve of seven parameters: where on the display five line integrals are, a factor, and a bend.
 
     The line integrals are 0 (air) and the quantiles of the training scans (`FamilyStatistics`). Between them the curve
     is the monotone cubic of Fritsch and Carlson (SIAM J. Numer. Anal. 17, 1980), above them a straight line.
@@ -25,28 +32,36 @@ class ToneCurve:
         display: five display values, rising.
         line_integrals: what they stand for, before the factor.
         factor: brings the views to the same mass.
+        bend: b in `PIVOT (p / PIVOT)^(1 + b)`, before the factor.
     """
 
     display: FloatArray
     line_integrals: FloatArray
     factor: float = 1.0
+    bend: float = 0.0
 
     def __call__(self, image: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
         """Return the line integrals of display values; below air there is nothing."""
         display, values = self.display, self.line_integrals
         slope = (values[-1] - values[-2]) / (display[-1] - display[-2])
         inside = PchipInterpolator(display, values)(np.clip(image, display[0], display[-1]))
-        return np.asarray(self.factor * (inside + slope * np.maximum(image - display[-1], 0.0)))
+        return self._bent(inside + slope * np.maximum(image - display[-1], 0.0))
 
     def points(self) -> list[tuple[float, float]]:
         """Return display value and line integral of each point that the curve goes through."""
-        return [
-            (float(shown), float(self.factor * v)) for shown, v in zip(self.display, self.line_integrals, strict=True)
-        ]
+        values = self._bent(self.line_integrals)
+        return [(float(shown), float(value)) for shown, value in zip(self.display, values, strict=True)]
 
     def times(self, factor: float) -> "ToneCurve":
         """Return the curve with all line integrals multiplied."""
         return replace(self, factor=self.factor * factor)
+
+    def bent(self, bend: float) -> "ToneCurve":
+        """Return the curve with all line integrals bent."""
+        return replace(self, factor=self.factor ** (1 + bend), bend=(1 + self.bend) * (1 + bend) - 1)
+
+    def _bent(self, values: FloatArray) -> FloatArray:
+        return np.asarray(self.factor * bent(values, self.bend))
 
 
 def match_tones(
