@@ -23,7 +23,9 @@ def load_style(style: str | Path, device: torch.device) -> LoadedModel:
     with _hint():
         loaded = load_model(style, device)
         if not isinstance(loaded.method, Style):
-            raise ModelError(f"The model {loaded.info.name!r} is no style (its method is {loaded.info.recipe.method!r}).")
+            raise ModelError(
+                f"The model {loaded.info.name!r} is no style (its method is {loaded.info.recipe.method!r})."
+            )
     return loaded
 
 
@@ -37,9 +39,7 @@ def style_sha256(style: str | Path) -> str:
         return model_sha256(style)
 
 
-def translated(
-    radiograph: Radiograph, styles: Sequence[LoadedModel]
-) -> tuple[Radiograph, list[dict[str, JsonValue]]]:
+def translated(radiograph: Radiograph, styles: Sequence[LoadedModel]) -> tuple[Radiograph, list[JsonValue]]:
     """Return line integrals that were estimated from grey values, in the style of CTs, and what is to be reported.
 
     Args:
@@ -54,7 +54,7 @@ def translated(
             "A style (--style) is for grey values of a chest, seen from the front or a side, and for models of chests: "
             "line integrals and other X-rays have none."
         )
-    told: list[dict[str, JsonValue]] = []
+    told: list[JsonValue] = []
     taken: dict[str, str] = {}
     for loaded in styles:
         style, name = loaded.method, loaded.info.name

@@ -13,7 +13,9 @@ class Translator(nn.Module):
 
     Layers c7s1-w, d2w, d4w, blocks of R4w, u2w, uw, c7s1-1 with instance norms. Ours: it is told which pixels are
     seen, the others are 0 before and after; what it draws is added to the image, and its last layer begins with zeros,
-    so that it begins with changing nothing; zeros instead of reflections beyond the border.
+    so that it begins with changing nothing; zeros instead of reflections beyond the border; pixels are repeated and
+    convolved where the paper has transposed convolutions, which leave a chequered pattern (Odena et al. 2016,
+    doi 10.23915/distill.00003).
 
     Args:
         width: channels of the first layer (64 in the paper).
@@ -30,10 +32,10 @@ class Translator(nn.Module):
             convolution(2, width, 2 * width, norm="instance", stride=2),
             convolution(2, 2 * width, 4 * width, norm="instance", stride=2),
             *(_Residual(4 * width) for _ in range(blocks)),
-            convolution(2, 4 * width, 2 * width, norm="instance", stride=2, transposed=True),
-            convolution(2, 2 * width, width, norm="instance", stride=2, transposed=True),
+            nn.Upsample(scale_factor=2), convolution(2, 4 * width, 2 * width, norm="instance"),
+            nn.Upsample(scale_factor=2), convolution(2, 2 * width, width, norm="instance"),
             last,
-        )
+        )  # fmt: skip
 
     def forward(self, image: Float[Tensor, "b 1 h w"], seen: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 h w"]:
         """Return images as the other kind shows them; sides are multiples of 4.
@@ -71,9 +73,9 @@ class Cycle(nn.Module):
 
 
 class ImagePool(nn.Module):
-    """The last translations, from which a critic learns beside the newest one (Shrivastava et al. 2017, arXiv 1612.07828).
+    """The last translations, from which a critic learns beside the newest one.
 
-    Its images are buffers, so that a checkpoint holds them.
+    Shrivastava et al. 2017, arXiv 1612.07828, section 2.3. Its images are buffers, so that a checkpoint holds them.
 
     Args:
         size: images (50 in CycleGAN).

@@ -55,7 +55,8 @@ class Radiographs:
         Raises:
             InputError: if nothing is left.
         """
-        made_of = [_VERSION, style.settings.model_dump(mode="json", exclude={"training"}), style.grid.size_mm.tolist()]
+        shaping = style.settings.model_dump(mode="json", include={"angle_deg", "pixels", "side_mm", "scale"})
+        made_of = [_VERSION, shaping, style.grid.size_mm.tolist()]
         folder = cache / f"radiographs-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]}"
         folder.mkdir(parents=True, exist_ok=True)
         found, left_out = [], []
