@@ -95,10 +95,7 @@ def reconstruct(
         ModelError: if the model cannot.
         NumericalError: if the result is not finite.
     """
-    if outside not in get_args(Outside):
-        raise InputError(f"outside is one of {', '.join(get_args(Outside))}, not {outside!r}.")
-    if samples < 1:
-        raise InputError(f"At least one sample is needed, not {samples}.")
+    _check_request(outside, samples)
     rng, chosen = torch.Generator().manual_seed(checked_seed(seed)), chosen_device(device)
     seconds: dict[str, float] = {}
     with _collected_warnings() as told:
@@ -219,6 +216,13 @@ def train(
         split=split, real=Path(real) if real is not None else None, resume=resume, force=force, options=options,
         progress=progress,
     )  # fmt: skip
+
+
+def _check_request(outside: str, samples: int) -> None:
+    if outside not in get_args(Outside):
+        raise InputError(f"outside is one of {', '.join(get_args(Outside))}, not {outside!r}.")
+    if samples < 1:
+        raise InputError(f"At least one sample is needed, not {samples}.")
 
 
 def _read(

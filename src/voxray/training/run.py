@@ -90,9 +90,9 @@ def train_recipe(
     stop = Stop(options.max_seconds)
     with seeded("training", recipe.training.seed):
         training = _Training(recipe, store, run, identity, options, stop, progress if first else None)
-        if radiographs is not None:
-            training.take_in(radiographs)
-        finished = training.finish(newest_checkpoint(run / CHECKPOINTS) if resume else None)
+        finished = (radiographs is None or training.take_in(radiographs)) and training.finish(
+            newest_checkpoint(run / CHECKPOINTS) if resume else None
+        )
     if not finished:
         if stop.reason == "interrupted":
             raise KeyboardInterrupt
@@ -113,12 +113,13 @@ class _Training:
         self.stages = self.method.stages()
         self.weights: tuple[str, ...] = ()
 
-    def take_in(self, radiographs: Radiographs) -> None:
-        """Give a style what it learns from."""
+    def take_in(self, radiographs: Radiographs) -> bool:
+        """Give a style what it learns from; return whether that is done, or was stopped."""
         assert isinstance(self.method, Style)
         cache = self.options.cache or self.run / CACHE
         with self.stop.listening():
             self.method.learn_from(radiographs.taken_in(self.method, cache, self.stop, self.progress))
+        return not self.stop.reason
 
     def finish(self, checkpoint: Checkpoint | None) -> bool:
         """Train all that is left; return whether that is done, or was stopped."""
@@ -127,8 +128,6 @@ class _Training:
             self._take_up(checkpoint)
             first = checkpoint.stage
         for number, stage in enumerate(self.stages[first:], first):
-            if self.stop.reason:
-                return False
             if len(self.weights) == number:  # before the first stage, there is nothing that training has made
                 self.weights += (weights_hash(self.method) if number else "",)
             if isinstance(stage, Stage):
