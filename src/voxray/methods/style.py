@@ -39,10 +39,10 @@ _OBLIQUE_DEG = 20.0
 
 
 class StyleConfig(MethodConfig):
-    """Style transfer. Pool, betas and decay are CycleGAN's; other numbers are ours, for a CPU and few steps.
+    """Style transfer. Weights, pool, Adam and its decay are CycleGAN's; other numbers are ours, for a CPU.
 
-    Losses of absolute differences have a kink at no change, where our networks begin: with the paper's weights and 2e-4
-    as learning rate they stay there for hundreds of steps.
+    Losses of absolute differences have a kink at no change, where our networks begin: with the paper's weights they are
+    still there after hundreds of steps.
     """
 
     angle_deg: float = Field(default=0.0, description="of its views, and of those opposite: 0 frontal, 90 lateral")
@@ -54,11 +54,11 @@ class StyleConfig(MethodConfig):
     critic_width: int = Field(default=16, gt=0, description="channels of the critics' first layer; 64 in the paper")
     critic_layers: int = Field(default=2, gt=0, description="with strides: patches of 34 pixels; 3 (70) in the paper")
     pool: int = Field(default=50, gt=0, description="translations that each critic remembers")
-    cycle: float = Field(default=1.0, ge=0, description="weight of what is lost there and back; 10 in the paper")
-    identity: float = Field(default=0.5, ge=0, description="of what is done to images of the wanted kind; 5 there")
+    cycle: float = Field(default=10.0, ge=0, description="weight of what is lost there and back")
+    identity: float = Field(default=5.0, ge=0, description="weight of what is done to images of the wanted kind")
     jitter: float = Field(default=0.05, ge=0, lt=0.5, description="random shift, up to this part of the side")
     training: StageOptions = StageOptions(
-        steps=1000, learning_rate=5e-4, betas=(0.5, 0.999), decay="linear", clip=None, ema=0.995
+        steps=20000, learning_rate=2e-4, betas=(0.5, 0.999), decay="linear", clip=None, ema=0.995
     )
     anatomy: AnatomyConfig = AnatomyConfig()
     agreement: AgreementConfig = AgreementConfig(iterations=25, lengths_mm=(5.0, 10.0), scale=1.0)
