@@ -29,15 +29,15 @@ NOT_CONSISTENT = {
 
 
 # The mean anatomy in agreement with a few X-rays; of a patient that it knows it may still be nearer to the mean.
-NEAR_THE_MEAN = {"2d-unet", "2d-unet-small"}
+NEAR_THE_MEAN = {"2d-unet", "2d-unet-small", "style", "style-lateral"}
 # What these learn in seconds at this size is too little to tell patients apart, and more would take minutes.
 SLOW_TO_LEARN = {"perx2ct-global-small", "perx2ct-local-small", "x2ct-cnn-small", "x2ct-gan-small"}
 # Stages that learn one phantom in more than 80 steps, or less of it: steps, and what may be left of the error. The
 # ControlNet speaks through a net that has learned nothing itself there, and twice the steps do not bring it farther.
 ONE_PHANTOM = {"bridge": (200, 0.6), "control": (80, 0.7)}
 
-# Methods that others are compared with: the suite that is not slow asks them what takes moments.
-COMPARED = {"bx2snet", "cnn2d", "perx2ct", "priornet", "reconnet", "unet2d", "x2ct"}
+# Methods that others are compared with, and helpers of others: the suite that is not slow asks what takes moments.
+COMPARED = {"bx2snet", "cnn2d", "perx2ct", "priornet", "reconnet", "style", "unet2d", "x2ct"}
 
 
 def choices(*, brief: bool = False) -> list[object]:
@@ -216,6 +216,15 @@ def _small_upsample(config: MethodConfig, brief: bool) -> list[str]:
     ]  # fmt: skip
 
 
+def _small_style(config: MethodConfig, brief: bool) -> list[str]:
+    return [
+        "config.anatomy.spacing_mm=20.0", "config.agreement.lengths_mm=[20.0]", "config.pixels=32", "config.width=4",
+        "config.blocks=1", "config.critic_width=4", "config.pool=4", "config.jitter=0.0",
+        "config.cycle=0.1", "config.identity=0.05",  # else there is little to gain from a critic that stands still
+        f"config.training={{steps: {2 if brief else 60}, learning_rate: 5.0e-3}}",
+    ]  # fmt: skip
+
+
 # Autoencoders with latents of 16^3, and of 8^3 for nets that are slow.
 _FINE = "widths: [8, 16], encoder_blocks: 0, decoder_widths: [8], decoder_blocks: [0], codes: 256, dead_below: 0.05"
 _SHALLOW = (
@@ -227,7 +236,7 @@ _SMALL: dict[str, Callable[[MethodConfig, bool], list[str]]] = {
     "accord": _small_accord, "atlas": _small_atlas, "axon": _small_axon, "diffux2ct": _small_diffux2ct,
     "dvg": _small_dvg, "dx2ct": _small_dx2ct, "upsample": _small_upsample, "x2ct": _small_x2ct,
     "reconnet": _small_reconnet, "cnn2d": _small_cnn2d, "perx2ct": _small_perx2ct, "priornet": _small_priornet,
-    "bx2snet": _small_bx2snet, "unet2d": _small_unet2d,
+    "bx2snet": _small_bx2snet, "style": _small_style, "unet2d": _small_unet2d,
 }  # fmt: skip
 
 

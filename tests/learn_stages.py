@@ -11,8 +11,10 @@ from torch import nn
 from voxray.data.dataset import TrainingSample
 from voxray.data.store import Case
 from voxray.geometry import ViewGeometry
+from voxray.images import Radiograph
 from voxray.methods import Method
 from voxray.methods.stages import Batch, GradientStage, Item, Preparation, Stage
+from voxray.methods.style import Style
 from voxray.recipes import Recipe
 from voxray.training.order import seeded
 
@@ -71,6 +73,8 @@ class Lesson:
 def lessons(method: Method, cases: Sequence[Case], views: ViewGeometry) -> Iterator[Lesson]:
     """Go through the stages of training; whoever iterates lets each learn before the next one is asked for."""
     samples = [sample_of(case, views) for case in cases]
+    if isinstance(method, Style):
+        method.learn_from(torch.cat([method.laid_out(grey(sample)) for sample in samples]))
     for stage in method.stages():
         if isinstance(stage, Stage):
             stage.fit(cases, None)
@@ -97,6 +101,13 @@ def sample_of(case: Case, views: ViewGeometry) -> TrainingSample:
     images = tuple(image[None] for image in xrays_of(case, views).images)
     grid = case.volume.grid.shifted(-case.isocentre_mm)
     return TrainingSample((case.id,), case.volume.hu[None], images, (views,), grid)
+
+
+def grey(sample: TrainingSample) -> Radiograph:
+    """Return a patient's X-rays as they might be estimated from grey values, with too much contrast."""
+    exact = sample.radiograph()
+    images = tuple(image.max() * (image / image.max()) ** 1.5 for image in exact.images)
+    return replace(exact, images=images, kind="estimated")
 
 
 def item_of(preparation: Preparation, sample: TrainingSample) -> Item:

@@ -37,18 +37,21 @@ def test_arguments_reach_the_library(cli: Cli, asked: dict, tmp_path: Path) -> N
     done = cli(
         "train", "dvg", "--data", "store", "-o", tmp_path / "run", "--split", "all", "--set", "a.b=1",
         "--precision", "fp32", "--seed", 7, "--max-time", "1:30:00", "--resume", "--force", "--device", "cpu",
-        "--devices", 2, "--num-nodes", 3, "--workers", 4, "--cache", tmp_path / "cache",
+        "--devices", 2, "--num-nodes", 3, "--workers", 4, "--cache", tmp_path / "cache", "--real", "xrays",
     )  # fmt: skip
     assert done.code == 0
     assert done.out.split() == [str(tmp_path / "run" / "model")]
     assert asked["positional"] == ("dvg", Path("store"), tmp_path / "run")
     assert asked["overrides"] == ["a.b=1", "training.precision=fp32", "training.seed=7"]
     assert (asked["split"], asked["resume"], asked["force"]) == ("all", True, True)
+    assert asked["real"] == Path("xrays")
     assert asked["options"] == TrainOptions(5400.0, "cpu", 2, 3, 4, tmp_path / "cache")
 
 
 def test_what_is_not_said_is_left_to_the_recipe(cli: Cli, asked: dict, tmp_path: Path) -> None:
-    assert cli("train", "dvg", "--data", "store", "-o", tmp_path / "run").code == 0
+    assert cli("train", "dvg", "--synthetic", "store", "-o", tmp_path / "run").code == 0
+    assert asked["positional"][1] == Path("store")
+    assert asked["real"] is None
     assert asked["overrides"] == []
     assert asked["options"] == TrainOptions(workers=asked["options"].workers)
     assert (asked["resume"], asked["force"]) == (False, False)

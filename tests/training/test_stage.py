@@ -114,6 +114,8 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert learning_rate(options, 0) == pytest.approx(0.2)
     assert learning_rate(options, 50) == pytest.approx(1.0)
     assert learning_rate(options, 99) == pytest.approx(1 + math.cos(0.99 * math.pi))
+    late = StageOptions(steps=100, learning_rate=2.0, decay="linear")
+    assert [learning_rate(late, step) for step in (0, 50, 75, 99)] == pytest.approx([2.0, 2.0, 1.0, 0.04])
     still = StageOptions(steps=100, learning_rate=2.0)
     assert {learning_rate(still, step) for step in range(100)} == {2.0}
 

@@ -17,6 +17,7 @@ from voxray.api.checks import checked_seed, chosen_device
 from voxray.api.chests import judged, taken_in
 from voxray.api.evaluating import EvaluateOptions, bench_quality, compare, evaluate, report
 from voxray.api.nodules import NoduleOptions, nodule_test
+from voxray.api.styling import load_style, translated
 from voxray.api.upsampling import upsampled
 from voxray.data.options import PrepareOptions
 from voxray.data.prepare import PrepareSummary, Progress, prepare
@@ -66,6 +67,7 @@ def reconstruct(
     outside: Outside = "body",
     upsample: int = 1,
     upsample_model: str | Path = UPSAMPLE_MODEL,
+    style: Sequence[str | Path] = (),
     keep_phi: bool = False,
     progress: Progress | None = None,
 ) -> Reconstruction:
@@ -84,6 +86,8 @@ def reconstruct(
         outside: `body` where the patient goes on outside the volume, `air` where the X-rays show the volume alone.
         upsample: 2 for a result on voxels half as large as the model's.
         upsample_model: name or folder of the model that does that (recipe `upsample`); `linear` for interpolation.
+        style: names or folders of models that make grey values look like projections of CTs (recipe `style`), each
+            for its views. What the result is compared with are the X-rays before that.
         keep_phi: name files and patient in the report.
         progress: called with (steps done, steps).
 
@@ -92,10 +96,7 @@ def reconstruct(
         ModelError: if the model cannot.
         NumericalError: if the result is not finite.
     """
-    if outside not in get_args(Outside):
-        raise InputError(f"outside is one of {', '.join(get_args(Outside))}, not {outside!r}.")
-    if samples < 1:
-        raise InputError(f"At least one sample is needed, not {samples}.")
+    _check_request(outside, samples)
     rng, chosen = torch.Generator().manual_seed(checked_seed(seed)), chosen_device(device)
     seconds: dict[str, float] = {}
     with _collected_warnings() as told:
@@ -104,6 +105,7 @@ def reconstruct(
         with _timed(seconds, "load model"):
             loaded = load_model(model, chosen, overrides)
             method = upsampled(loaded.method, upsample, upsample_model, chosen)
+            styles = [load_style(one, chosen) for one in style]
         _check_body_part(radiograph, loaded.info.recipe)
         with _timed(seconds, "reconstruct"):
             said = options or ReadOptions(force_chest=isinstance(xrays, Radiograph))
@@ -118,7 +120,8 @@ def reconstruct(
                 intake = intake.times(tissue_factor(_finite(loaded.info.name, run).volume))
                 progress = _part(progress, 1)
             seen = _without_counts(_as_fine_as(loaded.method.grid, intake.radiograph if intake else radiograph))
-            run = partial(method.reconstruct, seen, rng=rng, samples=samples, outside=outside, progress=progress)
+            given, styled = translated(seen, styles)
+            run = partial(method.reconstruct, given, rng=rng, samples=samples, outside=outside, progress=progress)
             estimate = _finite(loaded.info.name, run)
     with _timed(seconds, "judge"):
         quality = judged(seen, estimate, loaded, intake)
@@ -134,7 +137,7 @@ def reconstruct(
         warnings=told if keep_phi else [hide_names(text, radiograph) for text in told],
         residuals=measure_residuals(seen, estimate.reprojections),
         quality=quality,
-        method=estimate.details,
+        method={**estimate.details, **({"style": styled} if styled else {})},
     )
     return Reconstruction(
         estimate.volume, estimate.samples, estimate.std, estimate.interval, seen, estimate.reprojections, report
@@ -185,6 +188,7 @@ def train(
     run: Path | str,
     *,
     split: str = "train",
+    real: Path | str | None = None,
     overrides: Sequence[str] = (),
     resume: bool = False,
     force: bool = False,
@@ -199,6 +203,7 @@ def train(
         run: folder for the model (`model`), logs, previews, checkpoints and the cache of prepared items; `load_model`
             takes it as it is.
         split: of the store.
+        real: folder of radiographs that a style learns from (recipes `style`, `style-lateral`).
         overrides: settings of the recipe to change, as `config.iterations=40`.
         resume: go on with a run that was stopped.
         force: go on even with another recipe or other data than before.
@@ -215,8 +220,16 @@ def train(
     chosen_device(options.device)
     return train_recipe(
         loaded, Store.open(Path(store)), Path(run),
-        split=split, resume=resume, force=force, options=options, progress=progress,
+        split=split, real=Path(real) if real is not None else None, resume=resume, force=force, options=options,
+        progress=progress,
     )  # fmt: skip
+
+
+def _check_request(outside: str, samples: int) -> None:
+    if outside not in get_args(Outside):
+        raise InputError(f"outside is one of {', '.join(get_args(Outside))}, not {outside!r}.")
+    if samples < 1:
+        raise InputError(f"At least one sample is needed, not {samples}.")
 
 
 def _read(

@@ -54,9 +54,12 @@ class TrainArguments:
 @flattened
 def train(
     recipe: Annotated[str, Argument(help="Name of a recipe that comes with voxray, or a YAML file.")],
-    data: Annotated[Path, Option("--data", metavar="STORE", help="Made by `voxray prepare`.")],
+    data: Annotated[Path, Option("--data", "--synthetic", metavar="STORE", help="Made by `voxray prepare`.")],
     out: Annotated[Path, Option("--out", "-o", help="Folder of the run; the model is in it.")],
     arguments: TrainArguments,
+    real: Annotated[
+        Path | None, Option(metavar="FOLDER", help="Radiographs to learn a style from (recipes style, style-lateral).")
+    ] = None,
     split: Annotated[str, Option(help="Train on these cases of the store.")] = "train",
     overrides: Overrides = None,
     precision: Annotated[
@@ -79,7 +82,7 @@ def train(
     try:
         with training_progress() as draw:
             summary = run(
-                recipe, data, out, split=split, overrides=changes, resume=resume, force=force,
+                recipe, data, out, split=split, real=real, overrides=changes, resume=resume, force=force,
                 options=arguments.options(), progress=draw,
             )  # fmt: skip
     except KeyboardInterrupt:

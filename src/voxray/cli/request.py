@@ -43,6 +43,10 @@ class MethodArguments:
     upsample_model: Annotated[
         str, Option(help="Name or folder of the model that makes them (`voxray train upsample`), or linear.")
     ] = UPSAMPLE_MODEL
+    style: Annotated[
+        list[str] | None,
+        Option(help="Name or folder of a style for X-rays of one side (`voxray train style`); again for the other."),
+    ] = None
     overrides: Overrides = None
 
 
@@ -74,6 +78,7 @@ class Request:
             InputError: if the geometry cannot be read.
             ModelError: if the model cannot.
         """
+        from voxray.api.styling import style_sha256
         from voxray.api.upsampling import upsampler_sha256
         from voxray.images.disclaimer import made_by
         from voxray.images.report import sha256_file
@@ -83,6 +88,7 @@ class Request:
         method = self.method
         values["method"]["model"] = model_sha256(method.model)
         values["method"]["upsample_model"] = upsampler_sha256(method.upsample_model) if method.upsample > 1 else None
+        values["method"]["style"] = [style_sha256(style) for style in method.style or ()]
         values["geometry"] = sha256_file(self.geometry) if self.geometry is not None else None
         del values["result"]["overwrite"], values["method"]["device"]
         return hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
@@ -107,6 +113,7 @@ class Request:
             outside=method.outside,
             upsample=method.upsample,
             upsample_model=method.upsample_model,
+            style=method.style or (),
             keep_phi=self.result.keep_phi,
             progress=progress,
         )

@@ -46,7 +46,9 @@ class StageOptions(MethodConfig):
     betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False, description="of Adam")
     weight_decay: float = Field(default=0.0, ge=0, description="decoupled (AdamW)")
     warmup: int = Field(default=0, ge=0, description="steps over which the learning rate rises from nothing")
-    decay: Literal["none", "cosine"] = Field(default="none", description="of the learning rate, down to nothing")
+    decay: Literal["none", "cosine", "linear"] = Field(
+        default="none", description="of the learning rate, down to nothing; linear: in the second half of the steps"
+    )
     clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; null for any")
     ema: float | None = Field(
         default=None, gt=0, lt=1, description="of the moving average of the weights that is kept; null for none"

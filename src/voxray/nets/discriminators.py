@@ -98,19 +98,26 @@ class ConditionalVolumeCritic(nn.Module):
         self.net = PatchDiscriminator(3, width, 1 + conditions, norm="INSTANCE")
 
     def generator_loss(self, fake: Float[Tensor, "b z y x"], told: Float[Tensor, "b c z y x"]) -> Tensor:
-        """Return mean((D(fake) - 1)^2). Gradients reach `fake`, and not the critic."""
-        frozen = {key: value.detach() for key, value in self.net.named_parameters()}
-        judgement = functional_call(self.net, frozen, torch.cat([fake[:, None], told], 1))[-1]
-        return (judgement.float() - 1).square().mean()
+        """Return `convincing` of the volumes."""
+        return convincing(self.net, torch.cat([fake[:, None], told], 1))
 
     def critic_loss(
         self, fake: Float[Tensor, "b z y x"], real: Float[Tensor, "b z y x"], told: Float[Tensor, "b c z y x"]
     ) -> Tensor:
-        """Return (mean((D(real) - 1)^2) + mean(D(fake)^2)) / 2. Gradients reach the critic, but not `fake`."""
-        on_real, on_fake = (
-            self.net(torch.cat([volume.detach()[:, None], told], 1))[-1].float() for volume in (real, fake)
-        )  # fmt: skip
-        return ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
+        """Return `least_squares` of the volumes."""
+        return least_squares(self.net, *(torch.cat([volume[:, None], told], 1) for volume in (fake, real)))
+
+
+def convincing(net: nn.Module, fake: Float[Tensor, "b c *place"]) -> Tensor:
+    """Return mean((D(fake) - 1)^2) of a patch discriminator. Gradients reach `fake`, and not the discriminator."""
+    frozen = {key: value.detach() for key, value in net.named_parameters()}
+    return (functional_call(net, frozen, fake)[-1].float() - 1).square().mean()
+
+
+def least_squares(net: nn.Module, fake: Float[Tensor, "b c *place"], real: Float[Tensor, "b c *place"]) -> Tensor:
+    """Return (mean((D(real) - 1)^2) + mean(D(fake)^2)) / 2. Gradients reach the discriminator alone."""
+    on_real, on_fake = (net(images.detach())[-1].float() for images in (real, fake))
+    return ((on_real - 1).square().mean() + on_fake.square().mean()) / 2
 
 
 def axial_slices(volumes: Float[Tensor, "b c z y x"], index: Tensor) -> Float[Tensor, "b c y x"]:

@@ -31,13 +31,14 @@ class Identity:
     recipe: dict[str, Any]
     split: str
     cases: dict[str, str]
+    real: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, recipe: Recipe, store: Store, split: str) -> "Identity":
-        """Describe a run before it begins."""
+    def of(cls, recipe: Recipe, store: Store, split: str, real: tuple[str, ...] = ()) -> "Identity":
+        """Describe a run before it begins; `real` are hashes of the radiographs that it learns from."""
         records = {name: store.records[name] for name in store.cases(split)}
         cases = {name: _digest([r.sha256, r.options, r.isocentre_mm]) for name, r in records.items()}
-        return cls(_whole(recipe), split, cases)
+        return cls(_whole(recipe), split, cases, real)
 
     def claim(self, run: Path, *, resume: bool, force: bool) -> bool:
         """Write what the run is into its folder; where one was begun, compare them first.
@@ -72,7 +73,8 @@ class Identity:
         return bool(changes)
 
     def _json(self) -> dict[str, Any]:
-        return {"version": _VERSION, "recipe": self.recipe, "split": self.split, "cases": self.cases}
+        real = {"real": list(self.real)} if self.real else {}
+        return {"version": _VERSION, "recipe": self.recipe, "split": self.split, "cases": self.cases, **real}
 
 
 def weights_hash(method: Method) -> str:

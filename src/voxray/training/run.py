@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from voxray.data.store import Case, Store
-from voxray.errors import CheckpointError
+from voxray.errors import CheckpointError, InputError
 from voxray.geometry import VolumeGrid
 from voxray.methods.base import check_case
 from voxray.methods.stages import GradientStage, Stage
+from voxray.methods.style import Style
 from voxray.models import save_model
 from voxray.models.folder import MODEL
 from voxray.recipes import Recipe
@@ -21,6 +22,7 @@ from voxray.training.identity import Identity, item_hashes, weights_hash
 from voxray.training.options import TrainOptions
 from voxray.training.order import seeded
 from voxray.training.progress import Told
+from voxray.training.radiographs import Radiographs
 from voxray.training.recorder import CHECKPOINTS, Recorder
 from voxray.training.samples import Samples
 from voxray.training.stop import Reason, Stop
@@ -51,6 +53,7 @@ def train_recipe(
     run: Path,
     *,
     split: str = "train",
+    real: Path | None = None,
     resume: bool = False,
     force: bool = False,
     options: TrainOptions | None = None,
@@ -63,19 +66,22 @@ def train_recipe(
         store: prepared cases.
         run: folder of the run; its parent must be there.
         split: of the store.
+        real: folder of radiographs, for a style.
         resume: go on with a run that was stopped.
         force: go on even if recipe or data are others than before.
         options: how to run.
         progress: told what is being done.
 
     Raises:
-        InputError: if there is no such split, it does not fit the recipe, or `run` exists and is not to be resumed,
+        InputError: if there is no such split, it does not fit the recipe, there are no radiographs for a style (or some
+            for another method), or `run` exists and is not to be resumed,
             or is another run than this one.
         CheckpointError: if all checkpoints are damaged, or do not fit the recipe.
         NumericalError: if a loss is not finite.
         KeyboardInterrupt: after Ctrl-C; in a stage with gradients, a checkpoint is written first.
     """
-    options, identity = options or TrainOptions(), Identity.of(recipe, store, split)
+    options, radiographs = options or TrainOptions(), _radiographs(recipe, real)
+    identity = Identity.of(recipe, store, split, tuple(sorted(radiographs.files)) if radiographs is not None else ())
     first = _is_first_process()
     if first:
         changed = identity.claim(run, resume=resume, force=force)
@@ -84,7 +90,9 @@ def train_recipe(
     stop = Stop(options.max_seconds)
     with seeded("training", recipe.training.seed):
         training = _Training(recipe, store, run, identity, options, stop, progress if first else None)
-        finished = training.finish(newest_checkpoint(run / CHECKPOINTS) if resume else None)
+        finished = (radiographs is None or training.take_in(radiographs)) and training.finish(
+            newest_checkpoint(run / CHECKPOINTS) if resume else None
+        )
     if not finished:
         if stop.reason == "interrupted":
             raise KeyboardInterrupt
@@ -105,6 +113,14 @@ class _Training:
         self.stages = self.method.stages()
         self.weights: tuple[str, ...] = ()
 
+    def take_in(self, radiographs: Radiographs) -> bool:
+        """Give a style what it learns from; return whether that is done, or was stopped."""
+        assert isinstance(self.method, Style)
+        cache = self.options.cache or self.run / CACHE
+        with self.stop.listening():
+            self.method.learn_from(radiographs.taken_in(self.method, cache, self.stop, self.progress))
+        return not self.stop.reason
+
     def finish(self, checkpoint: Checkpoint | None) -> bool:
         """Train all that is left; return whether that is done, or was stopped."""
         first = 0
@@ -124,7 +140,7 @@ class _Training:
         """Write the model folder."""
         records = [self.store.records[name] for name in self.identity.cases]
         recipe = self.recipe.model_copy(update={"trained_on": tuple(sorted(record.sha256 for record in records))})
-        card = model_card(recipe, records, self.identity.split)
+        card = model_card(recipe, records, self.identity.split, self.identity.real)
         save_model(self.method.cpu(), recipe, self.run / MODEL, card, overwrite=True)
         return self.run / MODEL
 
@@ -192,6 +208,15 @@ class _Cases(Sequence[Case]):
         case = self.store.load(self.names[index])
         check_case(case, self.grid)
         return case
+
+
+def _radiographs(recipe: Recipe, real: Path | None) -> Radiographs | None:
+    """List the radiographs that a style learns from."""
+    if recipe.method == Style.name and real is None:
+        raise InputError(f"The recipe {recipe.name!r} learns a style from radiographs: name their folder (--real).")
+    if recipe.method != Style.name and real is not None:
+        raise InputError(f"The recipe {recipe.name!r} learns from CTs alone: --real is for `voxray train style`.")
+    return None if real is None else Radiographs.below(real)
 
 
 def _is_first_process() -> bool:

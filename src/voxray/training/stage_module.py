@@ -226,10 +226,15 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) ->
 
 
 def learning_rate(options: StageOptions, step: int) -> float:
-    """Return the learning rate of a step (from 0): it rises linearly, then stays or falls like a cosine to nothing."""
+    """Return the learning rate of a step (from 0): it rises linearly, then stays or falls to nothing.
+
+    It falls like a cosine, or linearly from the middle of the steps on (Zhu et al. 2017, arXiv 1703.10593, section 4).
+    """
     rate = options.learning_rate * min(1.0, (step + 1) / max(options.warmup, 1))
     if options.decay == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * step / options.steps))
+    if options.decay == "linear":
+        rate *= min(1.0, 2 - 2 * step / options.steps)
     return rate
 
 
