@@ -34,7 +34,7 @@ from voxray.images.read_xray import read_radiograph
 from voxray.images.report import Grid, Model, Report, describe_inputs, hide_names, measure_residuals, peak_memory_mb
 from voxray.images.xray import ReadOptions
 from voxray.images.xray_files import unzipped
-from voxray.intake import tissue_factor
+from voxray.intake import Intake, tissue_factor
 from voxray.methods import Reconstruction
 from voxray.methods.base import Estimate, Outside
 from voxray.models import LoadedModel, list_models, load_model
@@ -114,11 +114,7 @@ def reconstruct(
                 radiograph = replace(radiograph, views=intake.views)
             _check_field(radiograph, loaded.method.grid)
             if intake is not None and said.align:
-                seen, first = _as_fine_as(loaded.method.grid, intake.radiograph), _part(progress, 0)
-                trial = torch.Generator().manual_seed(seed)
-                run = partial(loaded.method.reconstruct, seen, rng=trial, outside=outside, progress=first)
-                intake = intake.times(tissue_factor(_finite(loaded.info.name, run).volume))
-                progress = _part(progress, 1)
+                intake, progress = _calibrated(intake, loaded, seed, outside, progress)
             seen = _without_counts(_as_fine_as(loaded.method.grid, intake.radiograph if intake else radiograph))
             given, styled = translated(seen, styles)
             run = partial(method.reconstruct, given, rng=rng, samples=samples, outside=outside, progress=progress)
@@ -250,6 +246,15 @@ def _read(
         radiograph = read_radiograph([file for file, _ in files], views=views, geometry=geometry, options=options)
         called = dict(files)
         return replace(radiograph, origins=tuple(replace(o, path=called[o.path]) for o in radiograph.origins))
+
+
+def _calibrated(
+    intake: Intake, loaded: LoadedModel, seed: int, outside: Outside, progress: Progress | None
+) -> tuple[Intake, Progress | None]:
+    """Return line integrals as the soft tissue of a first result would have them, and the progress of the second."""
+    seen, rng = _as_fine_as(loaded.method.grid, intake.radiograph), torch.Generator().manual_seed(seed)
+    run = partial(loaded.method.reconstruct, seen, rng=rng, outside=outside, progress=_part(progress, 0))
+    return intake.times(tissue_factor(_finite(loaded.info.name, run).volume)), _part(progress, 1)
 
 
 def _part(progress: Progress | None, half: int) -> Progress | None:
