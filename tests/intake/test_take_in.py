@@ -144,7 +144,7 @@ def test_the_verdict_and_the_geometry_are_in_the_report(model: Path, truth: Radi
     assert quality is not None
     assert {view.view for view in quality.views} == {"pa", "lateral"}
     assert all(view.correlation > 0.9 for view in quality.views)
-    assert all(view.curve is not None and len(view.curve) == 5 for view in quality.views)
+    assert all(view.curve is not None and len(view.curve) == 4 for view in quality.views)
     assert all(view.correction is not None for view in quality.views)
     assert result.radiograph.kind == "estimated"
     with pytest.warns(VoxrayWarning):

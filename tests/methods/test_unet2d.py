@@ -1,5 +1,7 @@
 """The 2D U-Net of view synthesis: where new views stand, what they show, and what becomes of them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from contract_models import small
@@ -48,3 +50,16 @@ def test_true_new_views_make_a_better_volume_than_none() -> None:
         found = made.reconstruct(radiograph, rng=rng()).volume.hu
         errors[name] = float((found - truth.volume.hu).square().mean())
     assert errors["true"] < 0.8 * errors["air"]
+
+
+def test_what_is_no_measurement_has_no_say_in_the_volume() -> None:
+    made, radiograph = method(), xrays_of(patient(20), VIEWS)
+    valid = tuple(torch.arange(image.shape[1]).expand(image.shape) < 40 for image in radiograph.images)
+    images = torch.stack(Projector(GRID, made.new(VIEWS.source_mm)).forward(hu_to_mu(patient(20).volume.hu))) / WHITE
+    made.network.forward = lambda given: images[None]
+    found = []
+    for value in (0.0, 9.0):
+        spoiled = tuple(image.where(mask, value) for image, mask in zip(radiograph.images, valid, strict=True))
+        covered = replace(radiograph, images=spoiled, valid=valid)
+        found.append(made.reconstruct(covered, rng=rng()).volume.hu)
+    assert torch.equal(*found)

@@ -23,13 +23,13 @@ def bent(line_integrals: FloatArray, bend: float) -> FloatArray:
 
 @dataclass(frozen=True, eq=False)
 class ToneCurve:
-    """A monotone curve of seven parameters: where on the display five line integrals are, a factor, and a bend.
+    """A monotone curve of six parameters: where on the display four line integrals are, a factor, and a bend.
 
     The line integrals are 0 (air) and the quantiles of the training scans (`FamilyStatistics`). Between them the curve
     is the monotone cubic of Fritsch and Carlson (SIAM J. Numer. Anal. 17, 1980), above them a straight line.
 
     Attributes:
-        display: five display values, rising.
+        display: four display values, rising.
         line_integrals: what they stand for, before the factor.
         factor: brings the views to the same mass.
         bend: b in `PIVOT (p / PIVOT)^(1 + b)`, before the factor.

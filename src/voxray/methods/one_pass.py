@@ -113,13 +113,13 @@ class OnPlanes(Method):
         """Return pictures of the first patient of a batch, for the log."""
 
     @abstractmethod
-    def scene(self, seen: Batch, measured: Sequence[Tensor], views: ViewGeometry, outside: Outside) -> Scene:
+    def scene(self, seen: Batch, measured: Sequence[Tensor], radiograph: Radiograph, outside: Outside) -> Scene:
         """Return the patient, as the network would have it.
 
         Args:
             seen: X-rays as the network sees them, a batch of one.
             measured: their line integrals.
-            views: about the origin.
+            radiograph: the same, about the origin.
             outside: as for `reconstruct`.
         """
 
@@ -185,7 +185,7 @@ class OnPlanes(Method):
         radiograph, centre_mm = about_isocentre(radiograph)
         measured, seen = self.read(radiograph, outside)
         steps = Steps(progress, 2)
-        scene = self.scene(seen, measured, radiograph.views, outside)
+        scene = self.scene(seen, measured, radiograph, outside)
         steps.done(1)
         if config.consistency is not None:
             noise = noise_of(radiograph, config.display_noise, config.consistency.noise)
@@ -225,7 +225,7 @@ class OnePass(OnPlanes):
         one = {name: tensor[:1] for name, tensor in batch.items()}
         return {"truth": picture(one["ct"]), "drawn": picture(self.draw(one))}
 
-    def scene(self, seen: Batch, measured: Sequence[Tensor], views: ViewGeometry, outside: Outside) -> Scene:
+    def scene(self, seen: Batch, measured: Sequence[Tensor], radiograph: Radiograph, outside: Outside) -> Scene:
         """Return the volume that is drawn, the mean anatomy around it."""
         with in_bf16(self.anatomy.mean):
             unit = self.draw(seen).float()

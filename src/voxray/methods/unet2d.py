@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from voxray.data.dataset import Outside, TrainingSample
 from voxray.geometry import FloatArray, ViewGeometry, VolumeGrid
+from voxray.images import Radiograph
 from voxray.methods.anatomy import AgreementConfig
-from voxray.methods.base import in_bf16
+from voxray.methods.base import in_bf16, noise_of
 from voxray.methods.one_pass import WHITE, Angles, OnePassConfig, OnPlanes, side_of
 from voxray.methods.stages import Batch, Item, Losses, StageOptions
 from voxray.physics.attenuation import hu_to_mu
@@ -90,8 +91,12 @@ class Unet2d(OnPlanes):
         """Return the first new X-ray of the first patient, the true one and the one that is drawn."""
         return {"truth": batch["new"][0, 0].clamp(0, 1), "drawn": self.draw(batch)[0, 0].float().clamp(0, 1)}
 
-    def scene(self, seen: Batch, measured: Sequence[Tensor], views: ViewGeometry, outside: Outside) -> Scene:
-        """Return the mean anatomy in agreement with all X-rays, to the new ones of which the body around is added."""
+    def scene(self, seen: Batch, measured: Sequence[Tensor], radiograph: Radiograph, outside: Outside) -> Scene:
+        """Return the mean anatomy in agreement with all X-rays, to the new ones of which the body around is added.
+
+        The new ones are as rough as those that they were drawn from.
+        """
+        config, views = self.settings.volume, radiograph.views
         with in_bf16(seen["images"]):
             drawn = WHITE * self.draw(seen)[0].float().clamp_min(0)
         mean, new = self.anatomy.scene(outside), self.new(seen["sources_um"][0].cpu().numpy() / 1000)
@@ -102,4 +107,8 @@ class Unet2d(OnPlanes):
             for name in ("source_mm", "centre_mm", "u_mm", "v_mm")
         }
         both = ViewGeometry(**vectors, shapes=(*views.shapes, *new.shapes), isocentre_mm=np.zeros(3))
-        return self.anatomy.agree(mean, images, both, outside, self.settings.volume)
+        noise = noise_of(radiograph, self.settings.display_noise, config.noise)
+        if isinstance(noise, Sequence):
+            drawn_noise = self.settings.display_noise if radiograph.rough else config.noise
+            noise = [*noise, *(torch.full_like(image, drawn_noise) for image in drawn)]
+        return self.anatomy.agree(mean, images, both, outside, config, noise)

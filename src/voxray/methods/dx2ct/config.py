@@ -53,4 +53,7 @@ class Dx2ctConfig(MethodConfig):
     consistency: AgreementConfig | None = Field(
         default=None, description="ours: makes the result agree with the X-rays; null for the paper's method"
     )
+    display_noise: float = Field(
+        default=0.15, gt=0, description="consistency: noise of display values, whose scale is a guess"
+    )
     training: StageOptions = StageOptions(steps=1_760_000, batch_size=16, learning_rate=5e-5, ema=0.9999)

@@ -149,8 +149,7 @@ class Dx2ct(Method):
         planes = [self._draw(plane, read, noise, rng, steps) for plane in config.planes]
         scenes = [replace(around, mu=mu_from_unit(unit)) for unit in torch.stack(planes).mean(0)]
         if config.consistency is not None:
-            usual = config.consistency.noise
-            trust = noise_of(radiograph, usual, usual)
+            trust = noise_of(radiograph, config.display_noise, config.consistency.noise)
             scenes = [
                 self.anatomy.agree(scene, measured, views, outside, config.consistency, trust) for scene in scenes
             ]
