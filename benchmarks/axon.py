@@ -28,7 +28,7 @@ from voxray.recipes import load_recipe
 
 INFERENCE = {
     "where the bridge begins": ["config.bridge=null", "config.refine=null"],
-    "bridge": ["config.refine=null"],
+    "bridge alone": ["config.refine=null"],
     "bridge and ControlNet": [],
     "both, then 256^3": [],
 }
