@@ -34,7 +34,7 @@ from voxray.images.read_xray import read_radiograph
 from voxray.images.report import Grid, Model, Report, describe_inputs, hide_names, measure_residuals, peak_memory_mb
 from voxray.images.xray import ReadOptions
 from voxray.images.xray_files import unzipped
-from voxray.intake import Intake, tissue_factor
+from voxray.intake import tissue_factor
 from voxray.methods import Reconstruction
 from voxray.methods.base import Estimate, Outside
 from voxray.models import LoadedModel, list_models, load_model
@@ -110,13 +110,13 @@ def reconstruct(
         with _timed(seconds, "reconstruct"):
             said = options or ReadOptions(force_chest=isinstance(xrays, Radiograph))
             intake = taken_in(radiograph, loaded, said)
-            if intake is not None:
-                radiograph = replace(radiograph, views=intake.views)
+            radiograph = radiograph if intake is None else replace(radiograph, views=intake.views)
             _check_field(radiograph, loaded.method.grid)
-            if intake is not None and said.align:
-                intake, progress = _calibrated(intake, loaded, seed, outside, progress)
             seen = _without_counts(_as_fine_as(loaded.method.grid, intake.radiograph if intake else radiograph))
             given, styled = translated(seen, styles)
+            if intake is not None and said.align:
+                factor, progress = _tissue_factor(given, loaded, seed, outside, progress)
+                intake, seen, given = intake.times(factor), seen.times(factor), given.times(factor)
             run = partial(method.reconstruct, given, rng=rng, samples=samples, outside=outside, progress=progress)
             estimate = _finite(loaded.info.name, run)
     with _timed(seconds, "judge"):
@@ -248,13 +248,13 @@ def _read(
         return replace(radiograph, origins=tuple(replace(o, path=called[o.path]) for o in radiograph.origins))
 
 
-def _calibrated(
-    intake: Intake, loaded: LoadedModel, seed: int, outside: Outside, progress: Progress | None
-) -> tuple[Intake, Progress | None]:
-    """Return line integrals as the soft tissue of a first result would have them, and the progress of the second."""
-    seen, rng = _as_fine_as(loaded.method.grid, intake.radiograph), torch.Generator().manual_seed(seed)
+def _tissue_factor(
+    seen: Radiograph, loaded: LoadedModel, seed: int, outside: Outside, progress: Progress | None
+) -> tuple[float, Progress | None]:
+    """Return the factor of line integrals that the soft tissue of a first result asks for; progress of the second."""
+    rng = torch.Generator().manual_seed(seed)
     run = partial(loaded.method.reconstruct, seen, rng=rng, outside=outside, progress=_part(progress, 0))
-    return intake.times(tissue_factor(_finite(loaded.info.name, run).volume)), _part(progress, 1)
+    return tissue_factor(_finite(loaded.info.name, run).volume), _part(progress, 1)
 
 
 def _part(progress: Progress | None, half: int) -> Progress | None:

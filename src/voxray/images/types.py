@@ -130,6 +130,10 @@ class Radiograph:
         """Whether the line integrals are, or will be, a guess from grey values."""
         return self.kind in ("display", "estimated")
 
+    def times(self, factor: float) -> "Radiograph":
+        """Multiply all pixels."""
+        return replace(self, images=tuple(factor * image for image in self.images))
+
     def binned(self, factors: Sequence[tuple[int, int]]) -> "Radiograph":
         """Average blocks of (rows, columns) pixels of each view into one; it is valid if more than half of them are."""
         images = tuple(_pooled(image, factor) for image, factor in zip(self.images, factors, strict=True))

@@ -43,8 +43,8 @@ class Intake:
 
     def times(self, factor: float) -> "Intake":
         """Return the same with all line integrals multiplied."""
-        radiograph = replace(self.radiograph, images=tuple(factor * image for image in self.radiograph.images))
-        return replace(self, radiograph=radiograph, findings=tuple(finding.times(factor) for finding in self.findings))
+        findings = tuple(finding.times(factor) for finding in self.findings)
+        return replace(self, radiograph=self.radiograph.times(factor), findings=findings)
 
 
 def can_take_in(radiograph: Radiograph) -> bool:
@@ -94,7 +94,7 @@ def take_in(radiograph: Radiograph, grid: VolumeGrid, *, aligned: bool = True) -
     found: list[Correction] | list[None] = [None] * len(views)
     if _are_two_sides(views):
         curves = _of_one_mass(images, curves, views)
-        if aligned:
+        if aligned and min(seen.best for seen in sightings) > NO_CHEST:
             knowns = radiograph.known or (Known(),) * 2
             unknown = [_unknown(checked_family(views, n), sightings[n], knowns[n]) for n in range(2)]
             found = align([curve(i) for curve, i in zip(curves, images, strict=True)], views, unknown)

@@ -180,7 +180,7 @@ def noise_of(radiograph: Radiograph, rough: float, usual: float) -> Noise | None
     noise = rough if radiograph.rough else usual
     if not radiograph.valid:
         return noise if radiograph.rough else None
-    return [torch.full(mask.shape, noise).where(mask, math.inf) for mask in radiograph.valid]
+    return [torch.full(mask.shape, noise, device=mask.device).where(mask, math.inf) for mask in radiograph.valid]
 
 
 def estimate_of(scene: Scene, views: ViewGeometry, centre_mm: FloatArray, **more: Any) -> Estimate:

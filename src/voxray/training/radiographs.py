@@ -60,7 +60,7 @@ class Radiographs:
         folder = cache / f"radiographs-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]}"
         folder.mkdir(parents=True, exist_ok=True)
         found, left_out = [], []
-        for done, (sha256, path) in enumerate(self.files.items()):
+        for done, (sha256, path) in enumerate(sorted(self.files.items())):
             if stop.reason:
                 break
             kept = folder / f"{sha256}.safetensors"
@@ -99,6 +99,9 @@ def _laid_out(path: Path, style: Style) -> Tensor:
             raise InputError("no grey values")
         intake = take_in(radiograph, style.grid)
         refuse_others(intake.findings, [path.name])
+        seen = intake.findings[0].sighting
+        if seen.looks_inverted or (seen.other_side is not None and seen.other_side > seen.best):
+            raise InputError("it looks inverted, or taken from another side")
     return style.laid_out(intake.radiograph)[0]
 
 
