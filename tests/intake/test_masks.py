@@ -62,3 +62,11 @@ def test_missing_pixels_get_the_values_of_their_neighbours() -> None:
     assert (fill(image, missing)[:, 0] == image[:, 1]).all()
     assert (fill(image, missing)[~missing] == image[~missing]).all()
     assert fill(image, ~np.zeros_like(missing)) is image, "with nothing left, nothing changes"
+
+
+@pytest.mark.parametrize("gamma", [0.8, 1.0, 1.6])
+def test_air_behind_a_straight_back_is_no_border(gamma: float) -> None:
+    """Behind the skin, the body only begins: a chord of a circle, and whatever curve shows it."""
+    depth = np.clip(np.arange(COLUMNS) - 25.0, 0, 60)
+    chord = (depth * (120 - depth)) ** 0.5 / 60
+    assert not find_borders(np.tile(255 * chord**gamma, (ROWS, 1))).any()

@@ -9,12 +9,13 @@ from voxray.intake.statistics import LEVELS, SHAPE, chest_statistics
 from voxray.intake.tone import ToneCurve, match_tones
 
 FRONTAL = chest_statistics()["frontal"]
+QUANTILES = (1.9, 3.1, 5.1)
 
 
 def average_chest(seed: int = 0) -> np.ndarray:
-    """Line integrals whose quantiles inside the body are those of the training scans."""
+    """Line integrals whose quantiles inside the body are known."""
     rng, levels = np.random.default_rng(seed), (0.0, *LEVELS, 1.0)
-    first, *_, last = values = FRONTAL.quantiles
+    first, *_, last = values = QUANTILES
     picture = np.zeros(SHAPE)
     count = int(FRONTAL.inside.sum())
     ranks = rng.permutation((np.arange(count) + 0.5) / count)
@@ -23,7 +24,7 @@ def average_chest(seed: int = 0) -> np.ndarray:
 
 
 def match(shown: np.ndarray) -> ToneCurve:
-    return match_tones(shown[FRONTAL.inside], shown.ravel(), FRONTAL)
+    return match_tones(shown[FRONTAL.inside], shown.ravel(), np.array(QUANTILES))
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])

@@ -5,7 +5,7 @@ import multiprocessing
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -147,7 +147,14 @@ class MixedViews:
         return chosen.draw(rng) if isinstance(chosen, RandomViews) else chosen
 
 
-Views = ViewGeometry | RandomViews | MixedViews
+class DrawsViews(Protocol):
+    """What draws new views for every sample."""
+
+    def draw(self, rng: torch.Generator) -> ViewGeometry:
+        """Draw the views of one sample."""
+
+
+Views = ViewGeometry | DrawsViews
 Images = tuple[Float[Tensor, "1 _ _"], ...]
 Masks = tuple[Bool[Tensor, "1 _ _"], ...]
 

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from voxray.errors import VoxrayWarning
-from voxray.geometry import ViewGeometry
+from voxray.geometry import FloatArray, ViewGeometry
 from voxray.images.types import Known
-from voxray.intake.canvas import checked_family, lay_out
+from voxray.intake.canvas import Canvas, checked_family, lay_out
 from voxray.intake.locate import Place, find_chest
 from voxray.intake.statistics import SHAPE, STEP_MM, chest_statistics
 from voxray.intake.tone import ToneCurve, match_tones
@@ -34,6 +34,7 @@ class Sighting:
 
     Attributes:
         place: on the canvas of the geometry that the image was read with.
+        sized: the size of its pixels is taken from the chest.
         faces_other_way: the image is shown from the other side than that geometry says.
         likeness: how much it looks like a chest in such a view, -1 to 1 (`Place.score`).
         inverted, mirrored, other_side: the same if it is inverted, if it is mirrored, and for the other family of views
@@ -41,6 +42,7 @@ class Sighting:
     """
 
     place: Place
+    sized: bool
     faces_other_way: bool
     likeness: float
     inverted: float
@@ -87,7 +89,7 @@ class Look:
         self._factors = [(-(-max(shape) // _PIXELS),) * 2 for shape in views.shapes]
         self._image = ndimage.gaussian_filter(_pooled(image, self._factors[view]), _BLUR)
         self._valid = _pooled(valid.astype(np.float64), self._factors[view]) > 0.5
-        self._views, self._view, self._known, self._label = views.binned(self._factors), view, known, label
+        self._views, self._view, self._known, self.label = views.binned(self._factors), view, known, label
         self.family = checked_family(views, view)
 
     def find(self) -> Sighting:
@@ -95,9 +97,10 @@ class Look:
         known = self._known
         fixed = [1.0] if known.size == "user" or known.centre else None
         upright, mirrored = self._both(fixed)
-        found = max(upright[0], mirrored[0], key=lambda place: place.score)
-        if known.size == "tags" and fixed is None:
+        found, sized = max(upright[0], mirrored[0], key=lambda place: place.score), fixed is None
+        if known.size == "tags" and sized:
             if 1 / _BELIEVED < found.scale < _BELIEVED:
+                sized = False
                 upright, mirrored = self._both([1.0])
             else:
                 self._say(
@@ -118,17 +121,24 @@ class Look:
         place = max(ways, key=lambda one: one.score)
         other = self._other_side() if place.score < _SURE else None
         inverted = max(upright[1].score, mirrored[1].score)
-        return Sighting(place, turned, upright[0].score, inverted, mirrored[0].score, other)
+        return Sighting(place, sized, turned, upright[0].score, inverted, mirrored[0].score, other)
 
-    def tones(self, views: ViewGeometry, stretch: float) -> ToneCurve:
-        """Return the tone curve of the image, where `views` says that the chest is about the isocentre."""
-        canvas = lay_out(
-            self._image, self._valid, views.binned(self._factors), self._view, (STEP_MM * stretch, STEP_MM), SHAPE
-        )
-        statistics = chest_statistics()[self.family]
+    def canvas(self, views: ViewGeometry, step_mm: tuple[float, float], shape: tuple[int, int]) -> Canvas:
+        """Lay the image out about the isocentre, where `views` says that it is."""
+        return lay_out(self._image, self._valid, views.binned(self._factors), self._view, step_mm, shape)
+
+    def tones(self, views: ViewGeometry, stretch: float, line_integrals: FloatArray) -> ToneCurve:
+        """Return the tone curve of the image, where `views` says that the chest is about the isocentre.
+
+        Args:
+            views: the geometry.
+            stretch: height of the chest over its width, against the mean of the training scans.
+            line_integrals: at `LEVELS` of the pixels in the body.
+        """
+        canvas = self.canvas(views, (STEP_MM * stretch, STEP_MM), SHAPE)
         pixels = self._image[self._valid] if self._valid.any() else self._image.ravel()
-        body = canvas.picture[canvas.seen & statistics.inside]
-        return match_tones(body if len(body) else pixels, pixels, statistics)
+        body = canvas.picture[canvas.seen & chest_statistics()[self.family].inside]
+        return match_tones(body if len(body) else pixels, pixels, line_integrals)
 
     def _both(self, scales: list[float] | None) -> tuple[tuple[Place, Place], tuple[Place, Place]]:
         """Return the best places (as it is, inverted) as the image is shown, and mirrored."""
@@ -144,7 +154,7 @@ class Look:
         return find_chest(self._image, self._valid, self._views, self._view, contrast, scales)
 
     def _say(self, what: str, option: str = "--pixel-mm") -> None:
-        warnings.warn(f"{self._label}: {what} ({option}).", VoxrayWarning, stacklevel=4)
+        warnings.warn(f"{self.label}: {what} ({option}).", VoxrayWarning, stacklevel=4)
 
 
 def _pooled(image: np.ndarray, factor: tuple[int, int]) -> np.ndarray:

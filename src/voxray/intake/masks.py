@@ -11,8 +11,9 @@ Image = Float[np.ndarray, "rows columns"]
 Mask = Bool[np.ndarray, "rows columns"]
 
 # All ours, as parts of the image's range (1st to 99th percentile) or of its longer side.
-# A border is flat to this, ends in a step of this, on a line that is straight to this, over this part of its side.
-_FLAT, _STEP, _STRAIGHT, _SHARE = 0.04, 0.10, 0.01, 0.6
+# A border is flat to this, ends in a step of this, on a line that is straight to this, over this part of its side; and
+# the step is over within this part of what it comes to twice as far in: at the skin, the body only begins.
+_FLAT, _STEP, _STRAIGHT, _SHARE, _SHARP = 0.04, 0.10, 0.01, 0.6, 0.85
 # Never more than this part of the image is border.
 _DEEPEST = 0.3
 # Letters are brighter than all around by this, within a disc of this radius; no larger than so, and as bright as this.
@@ -64,6 +65,7 @@ def _band(image: Image) -> Float[np.ndarray, " rows"]:
         return np.zeros(rows)
     slope, offset = stats.siegelslopes(depth[ends], ends)
     line = offset + slope * np.arange(rows)
-    step = np.abs(image[ends, np.minimum(depth[ends].astype(int) + limit, columns - 1)] - image[ends, 0])
-    straight = (np.abs(depth[ends] - line[ends]) <= limit) & (step > _STEP)
+    further = np.minimum(depth[ends].astype(int) + limit * np.array([[1], [2]]), columns - 1)
+    step, later = np.abs(image[ends, further] - image[ends, 0])
+    straight = (np.abs(depth[ends] - line[ends]) <= limit) & (step > _STEP) & (step > _SHARP * later)
     return line + limit if straight.sum() >= _SHARE * rows and line.max() >= 1 else np.zeros(rows)

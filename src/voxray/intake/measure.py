@@ -19,7 +19,7 @@ from voxray.geometry import ViewGeometry
 from voxray.images.atomic import write_text_atomic
 from voxray.intake.canvas import Canvas, lay_out
 from voxray.intake.contrast import local_contrast
-from voxray.intake.statistics import LEVELS, SHAPE, STEP_MM
+from voxray.intake.statistics import SHAPE, STEP_MM
 from voxray.physics import Projector
 from voxray.physics.attenuation import hu_to_mu
 
@@ -57,13 +57,10 @@ def _numbers(canvases: list[Canvas]) -> dict[str, object]:
     pictures = np.array([_middle(canvas.picture) for canvas in canvases])
     contrast = np.array([_middle(local_contrast(canvas)) for canvas in canvases])
     inside = ~(seen & (pictures < _BODY)).any(0) & seen.any(0)
-    quantiles = np.array([np.quantile(p[s & inside], LEVELS) for p, s in zip(pictures, seen, strict=True)])
     mean = (contrast * seen).sum(0) / np.maximum(seen.sum(0), 1)
     return {
         "contrast": (100 * mean).round().astype(int).tolist(),
         "inside": inside.astype(int).tolist(),
-        "quantiles": quantiles.mean(0).round(3).tolist(),
-        "spread": quantiles.std(0, ddof=1).round(3).tolist(),
     }
 
 

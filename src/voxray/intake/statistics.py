@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 SIDE_MM, STEP_MM = 300.0, 10.0
 SHAPE = (round(SIDE_MM / STEP_MM),) * 2
 # Quantiles of the line integrals that a tone curve goes through.
-LEVELS = (0.03, 0.5, 0.97)
+LEVELS = (0.1, 0.5, 0.97)
 FILE = "chests.json"
 
 
@@ -23,14 +23,10 @@ class FamilyStatistics:
     Attributes:
         contrast: mean local contrast (`intake.contrast`), on `SHAPE` places.
         inside: where every scan has some of the body.
-        quantiles: of the line integrals inside, at `LEVELS`; mean of the scans.
-        spread: their standard deviation.
     """
 
     contrast: Float[np.ndarray, "rows columns"]
     inside: Bool[np.ndarray, "rows columns"]
-    quantiles: Float[np.ndarray, " levels"]
-    spread: Float[np.ndarray, " levels"]
 
 
 @cache
@@ -41,8 +37,6 @@ def chest_statistics() -> dict[str, FamilyStatistics]:
         family: FamilyStatistics(
             np.array(values["contrast"]) / 100,
             np.array(values["inside"], dtype=bool),
-            np.array(values["quantiles"]),
-            np.array(values["spread"]),
         )
         for family, values in json.loads(text)["views"].items()
     }

@@ -11,20 +11,20 @@ import torch
 from voxray.errors import VoxrayWarning
 from voxray.geometry import FloatArray, ViewGeometry, VolumeGrid
 from voxray.images import Radiograph
-from voxray.images.fill import fill
 from voxray.images.types import Known
 from voxray.intake.align import USUAL, Correction, align
-from voxray.intake.canvas import Family, checked_family, family_of
+from voxray.intake.canvas import family_of
+from voxray.intake.find import Found, find
 from voxray.intake.findings import NO_CHEST, Finding
-from voxray.intake.framing import field_box, framed
-from voxray.intake.locate import Place
+from voxray.intake.framing import field_box
+from voxray.intake.gauge import Gauged, canvas_shape, gauge
 from voxray.intake.look import Look, Sighting
-from voxray.intake.masks import find_borders, find_marks
-from voxray.intake.masses import corrections, mass_ratio, row_masses
+from voxray.intake.masses import corrections as mass_corrections
+from voxray.intake.masses import mass_ratio, row_masses
 from voxray.intake.tone import ToneCurve
 
-# The longer side of an image while it is worked on, in pixels; ours.
-_PIXELS = 512
+# So many times are size and height gauged, each time with what was told before; ours.
+_TIMES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,90 +58,95 @@ def take_in(radiograph: Radiograph, grid: VolumeGrid, *, aligned: bool = True) -
 
     For each view: (1) borders and burnt-in letters are masked; (2) the chest is found (`find_chest`), which gives the
     size of the pixels where nobody knows it, which way a lateral faces where nothing says it, and where the isocentre
-    is; (3) a tone curve brings grey values to the line integrals of an average chest (`match_tones`). Then a frontal
-    and a lateral view are brought to the same mass, also in each row (`align`), and images are cropped to what shows
-    the volume.
+    is. (3) A network says what is still wrong with size and height, and how dense the chest is (`gauge`); a tone curve
+    brings grey values to that (`match_tones`). Then a frontal and a lateral view are brought to the same mass, also in
+    each row (`align`), and images are cropped to what shows the volume.
 
     Args:
         radiograph: for which `can_take_in` holds.
         grid: of the volume that is wanted.
         aligned: correct size, place and tones of two views by what they have in common.
     """
-    working = radiograph.binned([(-(-max(shape) // _PIXELS),) * 2 for shape in radiograph.views.shapes])
-    views, whole = working.views, radiograph.views
-    images, masks, sightings, curves = [], [], [], []
-    for view in range(len(views)):
-        image = working.images[view].numpy().astype(np.float64)
-        borders = find_borders(image)
-        missing = borders | find_marks(fill(image, borders))
-        known = radiograph.known[view] if radiograph.known else Known()
-        look = Look(fill(image, missing), ~missing, working.views, view, known, _label(radiograph, view))
-        seen = look.find()
-        if not known.centre and seen.best > NO_CHEST:
-            views, whole = (framed(v, view, seen.place, seen.faces_other_way) for v in (views, whole))
-            if known.size == "nobody":
-                _say_size(_label(radiograph, view), float(np.linalg.norm(whole.u_mm[view])))
-        images.append(fill(image, missing))
-        masks.append(~missing)
-        sightings.append(seen)
-        curves.append(look.tones(views, seen.place.stretch))
+    found = find(radiograph)
+    knowns = radiograph.known or (Known(),) * len(found.looks)
+    unknown = [_unknown(*one) for one in zip(found.looks, found.sightings, knowns, strict=True)]
+    found, curves = _gauged(found, unknown)
+    for look, known, off, column_mm in zip(found.looks, knowns, unknown, found.whole.u_mm, strict=True):
+        if off.size and known.size == "nobody":
+            _say_size(look.label, float(np.linalg.norm(column_mm)))
     warnings.warn(
-        "The X-rays are grey values of unknown scale: a curve brings each to the line integrals that an average chest "
+        "The X-rays are grey values of unknown scale: a curve brings each to the line integrals that a chest like it "
         "would show. HU are as rough as that.",
         VoxrayWarning,
         stacklevel=3,
     )
-    found: list[Correction] | list[None] = [None] * len(views)
-    if _are_two_sides(views):
-        curves = _of_one_mass(images, curves, views)
-        if aligned and min(seen.best for seen in sightings) > NO_CHEST:
-            knowns = radiograph.known or (Known(),) * 2
-            unknown = [_unknown(checked_family(views, n), sightings[n], knowns[n]) for n in range(2)]
-            found = align([curve(i) for curve, i in zip(curves, images, strict=True)], views, unknown)
-            curves = [c.bent(so.bend).times(exp(so.factor)) for c, so in zip(curves, found, strict=True)]
-            views, whole = (_moved(v, found) for v in (views, whole))
-    estimated = replace(
-        working,
-        images=tuple(torch.from_numpy(c(image)).float() for c, image in zip(curves, images, strict=True)),
-        views=views,
-        kind="estimated",
-        valid=tuple(torch.from_numpy(mask) for mask in masks),
-    )
-    boxes = [field_box(views, view, grid.size_mm) for view in range(len(views))]
-    findings = tuple(
-        Finding(name, checked_family(views, n), sightings[n], curves[n], 1 - float(masks[n].mean()), found[n])
-        for n, name in enumerate(views.names)
-    )
-    return Intake(estimated.cropped(boxes), whole, findings)
+    corrections: Sequence[Correction | None] = [None] * len(curves)
+    if _are_two_sides(found):
+        curves = _of_one_mass(found.xrays, curves)
+        if aligned and min(seen.best for seen in found.sightings) > NO_CHEST:
+            corrections = so = align(_estimated(found.xrays, curves), found.xrays.views, unknown)
+            curves = [curve.bent(c.bend).times(exp(c.factor)) for curve, c in zip(curves, so, strict=True)]
+            found = found.moved(so)
+    images = tuple(torch.from_numpy(image).float() for image in _estimated(found.xrays, curves))
+    estimated = replace(found.xrays, images=images, kind="estimated")
+    boxes = [field_box(estimated.views, view, grid.size_mm) for view in range(len(curves))]
+    masked = [1 - float(valid.float().mean()) for valid in found.xrays.valid]
+    families = [look.family for look in found.looks]
+    each = zip(estimated.views.names, families, found.sightings, curves, masked, corrections, strict=True)
+    return Intake(estimated.cropped(boxes), found.whole, tuple(Finding(*one) for one in each))
 
 
-def _are_two_sides(views: ViewGeometry) -> bool:
-    """Tell whether these are a frontal and a lateral view."""
-    return len(views) == 2 and {family_of(views, view) for view in range(2)} == {"frontal", "lateral"}
-
-
-def _of_one_mass(images: list[FloatArray], curves: list[ToneCurve], views: ViewGeometry) -> list[ToneCurve]:
-    """Bring the curves of two sides to the same mass in the central rows, where these show it."""
-    masses = [row_masses(curve(image), views, n) for n, (curve, image) in enumerate(zip(curves, images, strict=True))]
-    factors = corrections(mass_ratio(*masses))
-    return [curve.times(factor) for curve, factor in zip(curves, factors, strict=True)]
-
-
-def _unknown(family: Family, seen: Sighting, known: Known) -> Correction:
+def _unknown(look: Look, seen: Sighting, known: Known) -> Correction:
     """Return how far off size, place and tones of a view may be; size and place by 0 where they were not estimated."""
-    usual, sized = USUAL[family], seen.place.scale != 1.0
-    return replace(usual, size=usual.size if sized else 0.0, up_mm=0.0 if known.centre else usual.up_mm)
+    usual, chest = USUAL[look.family], seen.best > NO_CHEST
+    return replace(
+        usual,
+        size=usual.size if chest and seen.sized else 0.0,
+        up_mm=usual.up_mm if chest and not known.centre else 0.0,
+    )
 
 
-def _moved(views: ViewGeometry, found: Sequence[Correction]) -> ViewGeometry:
-    """Return the geometry with size and place of each view corrected."""
-    for view, so in enumerate(found):
-        views = framed(views, view, Place(1.0, exp(so.size), 1.0, -so.up_mm, 0.0), mirrored=False)
-    return views
+def _gauged(found: Found, unknown: Sequence[Correction]) -> tuple[Found, list[ToneCurve]]:
+    """Correct what is unknown of size and height, and estimate the tone curves.
+
+    Sizes are corrected against each other alone, or against those that are known: whether a chest is large or
+    the X-ray source near, an image hardly tells, and the place of the chest says as much (`find_chest`).
+    """
+    for _ in range(_TIMES):
+        told = _told(found)
+        known = [one.size for one, off in zip(told, unknown, strict=True) if not off.size]
+        common = float(np.mean(known or [one.size for one in told]))
+        each = zip(told, unknown, strict=True)
+        found = found.moved(
+            [Correction(t.size - common if u.size else 0.0, t.up_mm if u.up_mm else 0.0) for t, u in each]
+        )
+    views, last = found.xrays.views, zip(found.looks, found.sightings, _told(found), strict=True)
+    return found, [look.tones(views, seen.place.stretch, told.line_integrals) for look, seen, told in last]
 
 
-def _label(radiograph: Radiograph, view: int) -> str:
-    return radiograph.origins[view].path.name if radiograph.origins else f"The X-ray {radiograph.views.names[view]!r}"
+def _told(found: Found) -> list[Gauged]:
+    """Gauge each view: a frontal and a lateral one together, others alone."""
+    shown = [(look.family, look.canvas(found.xrays.views, *canvas_shape())) for look in found.looks]
+    if _are_two_sides(found):
+        told = gauge(dict(shown))
+        return [told[family] for family, _ in shown]
+    return [gauge({family: canvas})[family] for family, canvas in shown]
+
+
+def _estimated(xrays: Radiograph, curves: Sequence[ToneCurve]) -> list[FloatArray]:
+    return [curve(image.double().numpy()) for curve, image in zip(curves, xrays.images, strict=True)]
+
+
+def _are_two_sides(found: Found) -> bool:
+    """Tell whether these are a frontal and a lateral view."""
+    return len(found.looks) == 2 and {look.family for look in found.looks} == {"frontal", "lateral"}
+
+
+def _of_one_mass(xrays: Radiograph, curves: Sequence[ToneCurve]) -> list[ToneCurve]:
+    """Bring the curves of two sides to the same mass in the central rows, where these show it."""
+    masses = [row_masses(image, xrays.views, n) for n, image in enumerate(_estimated(xrays, curves))]
+    factors = mass_corrections(mass_ratio(*masses))
+    return [curve.times(factor) for curve, factor in zip(curves, factors, strict=True)]
 
 
 def _say_size(label: str, pixel_mm: float) -> None:

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from scipy.interpolate import PchipInterpolator
 
 from voxray.geometry import FloatArray
-from voxray.intake.statistics import LEVELS, FamilyStatistics
+from voxray.intake.statistics import LEVELS
 
 # Ours. The part of all pixels that tells the darkest level. It is air if by this part of the body's contrast it is
 # darker than anything in the body, or if so many pixels are within a part of the contrast of it: lungs are not flat.
@@ -25,7 +25,7 @@ def bent(line_integrals: FloatArray, bend: float) -> FloatArray:
 class ToneCurve:
     """A monotone curve of six parameters: where on the display four line integrals are, a factor, and a bend.
 
-    The line integrals are 0 (air) and the quantiles of the training scans (`FamilyStatistics`). Between them the curve
+    The line integrals are 0 (air) and some quantiles of those in the body (`intake.gauge`). Between them the curve
     is the monotone cubic of Fritsch and Carlson (SIAM J. Numer. Anal. 17, 1980), above them a straight line.
 
     Attributes:
@@ -65,9 +65,9 @@ class ToneCurve:
 
 
 def match_tones(
-    body: Float[np.ndarray, " places"], pixels: Float[np.ndarray, " pixels"], statistics: FamilyStatistics
+    body: Float[np.ndarray, " places"], pixels: Float[np.ndarray, " pixels"], line_integrals: FloatArray
 ) -> ToneCurve:
-    """Match quantiles of the display values inside the body to those of the training scans.
+    """Match quantiles of the display values inside the body to line integrals.
 
     What the display shows as air is found among the darkest pixels of the image, if these are flat or darker than all
     the body; else air is where the straight line through the two lowest quantiles comes to 0.
@@ -76,9 +76,9 @@ def match_tones(
         body: display values at the places that lie in the body in every training scan, so that air, borders and letters
             do not count: the chest must have been found.
         pixels: display values of all pixels that are measurements.
-        statistics: of the same family of views.
+        line_integrals: what the quantiles `LEVELS` of the places in the body are, rising.
     """
-    shown, values = np.quantile(body, LEVELS), statistics.quantiles
+    shown, values = np.quantile(body, LEVELS), line_integrals
     contrast = max(shown[-1] - shown[0], 1e-9)
     air = np.quantile(pixels, _DARKEST)
     flat = np.mean(pixels < air + _FLAT * contrast) > _FLAT_PIXELS

@@ -1,0 +1,110 @@
+"""What the small network tells of a chest: size, height and density, whatever curve it is shown through."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from small_models import patient, xrays_of
+
+from voxray.errors import VoxrayWarning
+from voxray.geometry import FloatArray, Setup, ViewGeometry
+from voxray.images import Radiograph
+from voxray.images.types import Known
+from voxray.intake.align import Correction
+from voxray.intake.canvas import Canvas, Family, lay_out
+from voxray.intake.find import find
+from voxray.intake.framing import framed
+from voxray.intake.gauge import Gauged, canvas_shape, gauge
+from voxray.intake.learn import Example, batch_of, fit, off
+from voxray.intake.locate import Place
+from voxray.intake.statistics import LEVELS, chest_statistics
+
+VIEWS = ViewGeometry.biplanar(setup=Setup(1800.0, 1550.0, 3.2, (140, 140)))
+
+
+@pytest.fixture(scope="module")
+def images() -> list[FloatArray]:
+    return [image.double().numpy() for image in xrays_of(patient(20), VIEWS).images]
+
+
+def told(images: list[FloatArray], views: ViewGeometry = VIEWS) -> dict[Family, Gauged]:
+    canvases: dict[Family, Canvas] = {}
+    families: tuple[Family, Family] = ("frontal", "lateral")
+    for view, (family, image) in enumerate(zip(families, images, strict=False)):
+        canvases[family] = lay_out(image, np.ones(image.shape, dtype=bool), views, view, *canvas_shape())
+    return gauge(canvases)
+
+
+def moved(views: ViewGeometry, scale: float, up_mm: float) -> ViewGeometry:
+    for view in range(len(views)):
+        views = framed(views, view, Place(1.0, scale, 1.0, up_mm, 0.0), mirrored=False)
+    return views
+
+
+@pytest.mark.parametrize("gamma", [0.4, 2.5])
+def test_a_monotone_curve_changes_nothing(images: list[FloatArray], gamma: float) -> None:
+    plain, curved = told(images), told([0.7 * np.clip(image, 0, None) ** gamma - 3 for image in images])
+    for family, one in plain.items():
+        assert curved[family].size == pytest.approx(one.size, abs=0.05)
+        assert curved[family].up_mm == pytest.approx(one.up_mm, abs=1.5)
+        assert curved[family].line_integrals == pytest.approx(one.line_integrals, rel=0.02)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_size_and_height_are_told(images: list[FloatArray], count: int) -> None:
+    """A chest that is taken to be larger, or further up, than another time is told to be smaller, and further down."""
+    small, large = (told(images[:count], moved(VIEWS, scale, 0.0)) for scale in (0.95, 1.05))
+    low, high = (told(images[:count], moved(VIEWS, 1.0, up_mm)) for up_mm in (8.0, -8.0))
+    for family in small:
+        assert 0.05 < small[family].size - large[family].size < 0.15
+        assert 6 < low[family].up_mm - high[family].up_mm < 26
+
+
+def test_line_integrals_come_near(images: list[FloatArray]) -> None:
+    for view, (family, one) in enumerate(told(images).items()):
+        canvas = lay_out(images[view], np.ones(images[view].shape, dtype=bool), VIEWS, view, (10.0, 10.0), (30, 30))
+        exact = np.quantile(canvas.picture[chest_statistics()[family].inside], LEVELS)
+        assert one.line_integrals[1:] == pytest.approx(exact[1:], rel=0.3), "the phantom is no training scan"
+        assert (np.diff(one.line_integrals) > 0).all()
+
+
+def test_what_is_learned_is_what_moves_the_geometry_to_the_truth(images: list[FloatArray]) -> None:
+    assumed = VIEWS.resized([(140, 140)] * 2)
+    true = framed(assumed, 0, Place(1.0, 1.08, 1.0, 9.0, 4.0), mirrored=False)
+    true = framed(true, 1, Place(1.0, 0.94, 1.0, -6.0, 0.0), mirrored=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VoxrayWarning)
+        found = find(_grey(images, assumed))
+    corrected = found.moved([Correction(*off(true, found.xrays.views, view)) for view in range(2)]).xrays.views
+    for view in range(2):
+        assert np.linalg.norm(corrected.u_mm[view]) == pytest.approx(np.linalg.norm(true.u_mm[view]), rel=1e-3)
+        row, wanted = (v.project_mm((0, 0, 0), view)[0] for v in (corrected, true))
+        assert row == pytest.approx(wanted, abs=0.05)
+
+
+def _grey(images: list[FloatArray], views: ViewGeometry) -> Radiograph:
+    known = (Known("nobody", facing=False, centre=False),) * 2
+    return Radiograph(tuple(torch.from_numpy(image) for image in images), views, "display", known=known)
+
+
+def test_a_few_steps_learn(images: list[FloatArray]) -> None:
+    """Pictures that are smaller the further up they are: the network finds that out."""
+    rng = torch.Generator().manual_seed(0)
+    examples = []
+    for _ in range(24):
+        size = 0.2 * float(torch.rand((), generator=rng)) - 0.1
+        views = moved(VIEWS, float(np.exp(-size)), 0.0)
+        canvases = [
+            lay_out(image, np.ones(image.shape, dtype=bool), views, n, (5.0, 5.0), (102, 102))
+            for n, image in enumerate(images)
+        ]
+        picture = torch.from_numpy(np.stack([canvas.picture for canvas in canvases]).astype(np.float32))
+        seen = torch.from_numpy(np.stack([canvas.seen for canvas in canvases]))
+        examples.append(Example(picture, seen, picture, torch.tensor([[size, 0.0]] * 2)))
+    network = fit(examples, steps=60)
+    ranks, seen, wanted, _ = batch_of(examples, rng)
+    with torch.no_grad():
+        found = network(ranks, seen)[:, :, 0] * network.spread[:, 0] + network.mean[:, 0]
+    both = seen.flatten(2).any(2).all(1)
+    assert np.corrcoef(found[both].flatten(), wanted[both][:, :, 0].flatten())[0, 1] > 0.7
