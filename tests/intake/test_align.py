@@ -19,7 +19,7 @@ from voxray.intake.locate import Place
 from voxray.intake.tone import ToneCurve
 
 VIEWS = ViewGeometry.biplanar(setup=Setup(1800.0, 1550.0, 3.2, (140, 140)))
-FREE = [USUAL["frontal"], USUAL["lateral"]]
+FREE = [USUAL, USUAL]
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_intake_brings_the_rows_of_two_views_together(truth: Radiograph) -> None
         rows = [found.views.project_mm((0, 0, 0), n)[0] - cut_views.project_mm((0, 0, 0), n)[0] for n in range(2)]
         off[on] = abs(rows[0] - rows[1]) * 3.2 * 1550 / 1800
         assert [finding.correction is not None for finding in found.findings] == [on, on]
-    assert off[True] < max(off[False], 4.0)
+    assert max(off.values()) < 6.0, "mm; the images were cut 45 mm apart"
 
 
 def test_tissue_that_came_out_too_dense_lowers_the_line_integrals() -> None:

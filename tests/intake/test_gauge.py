@@ -11,12 +11,13 @@ from voxray.errors import VoxrayWarning
 from voxray.geometry import FloatArray, Setup, ViewGeometry
 from voxray.images import Radiograph
 from voxray.images.types import Known
+from voxray.intake import learn
 from voxray.intake.align import Correction
 from voxray.intake.canvas import Canvas, Family, lay_out
 from voxray.intake.find import find
 from voxray.intake.framing import framed
-from voxray.intake.gauge import Gauged, canvas_shape, gauge
-from voxray.intake.learn import Example, batch_of, fit, off
+from voxray.intake.gauge import Gauged, canvas_grid, gauge
+from voxray.intake.learn import Example, batch_of, fit, what_is_wrong
 from voxray.intake.locate import Place
 from voxray.intake.statistics import LEVELS, chest_statistics
 
@@ -32,7 +33,7 @@ def told(images: list[FloatArray], views: ViewGeometry = VIEWS) -> dict[Family, 
     canvases: dict[Family, Canvas] = {}
     families: tuple[Family, Family] = ("frontal", "lateral")
     for view, (family, image) in enumerate(zip(families, images, strict=False)):
-        canvases[family] = lay_out(image, np.ones(image.shape, dtype=bool), views, view, *canvas_shape())
+        canvases[family] = lay_out(image, np.ones(image.shape, dtype=bool), views, view, *canvas_grid())
     return gauge(canvases)
 
 
@@ -76,7 +77,9 @@ def test_what_is_learned_is_what_moves_the_geometry_to_the_truth(images: list[Fl
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VoxrayWarning)
         found = find(_grey(images, assumed))
-    corrected = found.moved([Correction(*off(true, found.xrays.views, view)) for view in range(2)]).xrays.views
+    corrected = found.moved(
+        [Correction(*what_is_wrong(true, found.xrays.views, view)) for view in range(2)]
+    ).xrays.views
     for view in range(2):
         assert np.linalg.norm(corrected.u_mm[view]) == pytest.approx(np.linalg.norm(true.u_mm[view]), rel=1e-3)
         row, wanted = (v.project_mm((0, 0, 0), view)[0] for v in (corrected, true))
@@ -89,7 +92,7 @@ def _grey(images: list[FloatArray], views: ViewGeometry) -> Radiograph:
 
 
 def test_a_few_steps_learn(images: list[FloatArray]) -> None:
-    """Pictures that are smaller the further up they are: the network finds that out."""
+    """Pictures of several sizes: the network tells them apart."""
     rng = torch.Generator().manual_seed(0)
     examples = []
     for _ in range(24):
@@ -108,3 +111,20 @@ def test_a_few_steps_learn(images: list[FloatArray]) -> None:
         found = network(ranks, seen)[:, :, 0] * network.spread[:, 0] + network.mean[:, 0]
     both = seen.flatten(2).any(2).all(1)
     assert np.corrcoef(found[both].flatten(), wanted[both][:, :, 0].flatten())[0, 1] > 0.7
+
+
+def test_canvases_that_are_moved_have_their_errors_moved_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bright spot 40 mm above the true isocentre, seen wherever the canvas was moved to."""
+    for name in ("_NOISE", "_FLATTENED"):
+        monkeypatch.setattr(learn, name, 0.0)
+    rng, side = torch.Generator().manual_seed(1), 102
+    rows, columns = torch.meshgrid(*[(torch.arange(side) - (side - 1) / 2) * 5.0] * 2, indexing="ij")
+    picture = torch.exp(-((rows + 40) ** 2 + columns**2) / 800).expand(2, -1, -1)
+    example = Example(picture, picture >= 0, picture, torch.zeros(2, 2))
+    ranks, seen, wanted, there = batch_of([example] * 8, rng)
+    heights = -(torch.arange(44) - 21.5) * 10
+    for one, view in there.nonzero().tolist():
+        spot = (ranks[one, view].clamp_min(0.9) - 0.9) * seen[one, view]
+        shown_mm = float((spot.sum(1) * heights).sum() / spot.sum())
+        size, up_mm = wanted[one, view, :2].tolist()
+        assert shown_mm * np.exp(size) + up_mm == pytest.approx(40, abs=6)

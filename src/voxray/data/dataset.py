@@ -213,7 +213,7 @@ class XrayDataset(_Samples):
     Args:
         store: prepared cases.
         split: which of them.
-        views: fixed ones about the origin, `RandomViews`, or a mixture.
+        views: fixed ones, or what draws them (`RandomViews`, `MixedViews`); about the origin.
         augment: None for none.
         seed: of all randomness.
         photons: a pixel, for Poisson noise; None for none.

@@ -27,7 +27,7 @@ class Randomisation:
     from unknown distances. Domain randomisation: Tobin et al. 2017, arXiv 1703.06907.
 
     Attributes:
-        mass: standard deviation of the logarithm of all line integrals' factor: people differ from the average chest.
+        mass: standard deviation of the logarithm of all line integrals' factor: people differ from how they look.
         balance: the same, of one view against the others.
         gamma: of the logarithm of the exponent that bends them.
         scatter: scattered photons for each that goes straight, at most.

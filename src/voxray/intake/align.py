@@ -9,7 +9,7 @@ from scipy import ndimage
 from scipy.optimize import least_squares
 
 from voxray.geometry import FloatArray, ViewGeometry
-from voxray.intake.canvas import Family, lay_out, rightwards
+from voxray.intake.canvas import lay_out, rightwards
 from voxray.intake.tone import bent
 
 # Rows within this of the isocentre are compared; they may be seen so much further out, on a canvas as wide as this.
@@ -41,12 +41,9 @@ class Correction:
     bend: float = 0.0
 
 
-# How far off is what was gauged (`intake.gauge`), by cross-validation over the training scans, but for what views have
-# in common: that, nobody can see.
-USUAL: dict[Family, Correction] = {
-    "frontal": Correction(0.03, 4.2, 0.04, 0.12),
-    "lateral": Correction(0.03, 4.2, 0.04, 0.12),
-}
+# How far off each view is once it was gauged (`intake.gauge`), by training scans that the network had not learned from,
+# but for what views have in common: that, nobody can see.
+USUAL = Correction(0.03, 4.2, 0.04, 0.12)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,9 @@ _LARGEST, _FEWEST = 1.35, 0.05
 def tissue_factor(volume: CTVolume) -> float:
     """Return the factor of line integrals by which a result's soft tissue would get the usual density.
 
-    Without a calibrated exposure, the tone curve makes every chest as dense as an average one, whatever there is of
-    lung and of fat. The density of muscle and organs hardly differs from person to person; that of a result does, where
-    the curve was wrong. 1 where the volume holds hardly any tissue.
+    Without a calibrated exposure, the tone curve makes every chest as dense as chests that look like it usually are.
+    The density of muscle and organs hardly differs from person to person; that of a result does, where the curve was
+    wrong. 1 where the volume holds hardly any tissue.
 
     Args:
         volume: made from estimated line integrals.

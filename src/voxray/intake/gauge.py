@@ -27,8 +27,9 @@ SIDE, FINER = 44, 2
 TOLD = 2 + len(LEVELS)
 # Channels of the four stages, groups of their normalisation, the part that is left out in training; ours.
 _CHANNELS, _GROUPS, _LEFT_OUT = (24, 48, 72, 96), 4, 0.3
-# What is told is no further from the mean than so many standard deviations of the training samples.
-_FURTHEST = 2.5
+# What is told is no further from the mean than so many standard deviations of the training examples; and line integrals
+# rise by this part at least, from level to level.
+_FURTHEST, _LEAST_STEP = 2.5, 0.05
 
 Pictures = Float[Tensor, "batch families rows columns"]
 Masks = Bool[Tensor, "batch families rows columns"]
@@ -42,8 +43,8 @@ class Gauge(nn.Module):
     paper is known to us that calibrates radiographs so.
     """
 
-    mean: Tensor
-    spread: Tensor
+    mean: Tensor  # of what is told in the training examples, robustly: the median
+    spread: Tensor  # the same of the standard deviation, by the median deviation
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,7 +104,7 @@ class Gauged:
     Attributes:
         size: logarithm of the true size over the assumed one.
         up_mm: by what everything truly is further up.
-        line_integrals: at `LEVELS` of the pixels inside the body, if the assumed size is true.
+        line_integrals: at `LEVELS` of the pixels inside the body, rising, if the assumed size is true.
     """
 
     size: float
@@ -113,13 +114,14 @@ class Gauged:
 
 @cache
 def _network() -> Gauge:
-    network = Gauge()
+    with torch.device("meta"):  # draws no weights: nobody's random numbers change
+        network = Gauge()
     weights = load(resources.files("voxray.intake").joinpath(FILE).read_bytes())
-    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()}, assign=True)
     return network.eval()
 
 
-def canvas_shape() -> tuple[tuple[float, float], tuple[int, int]]:
+def canvas_grid() -> tuple[tuple[float, float], tuple[int, int]]:
     """Return steps (mm) and shape of the canvases that are gauged."""
     return (STEP_MM / FINER,) * 2, (SIDE * FINER,) * 2
 
@@ -128,11 +130,11 @@ def gauge(canvases: Mapping[Family, Canvas], network: Gauge | None = None) -> di
     """Gauge a frontal and a lateral view together, or one alone.
 
     Args:
-        canvases: as `canvas_shape` says; display values, bone high.
+        canvases: as `canvas_grid` says; display values, bone high.
         network: instead of the one that comes with voxray.
     """
     network = network or _network()
-    pictures = torch.zeros(1, len(FAMILIES), *canvas_shape()[1])
+    pictures = torch.zeros(1, len(FAMILIES), *canvas_grid()[1])
     seen = torch.zeros_like(pictures, dtype=torch.bool)
     for family, canvas in canvases.items():
         pictures[0, FAMILIES.index(family)] = torch.from_numpy(canvas.picture)
@@ -140,10 +142,12 @@ def gauge(canvases: Mapping[Family, Canvas], network: Gauge | None = None) -> di
     small, whole = coarser(pictures, seen)
     with torch.no_grad():
         told = network(ranks_of(small, whole), whole).clamp(-_FURTHEST, _FURTHEST)[0] * network.spread + network.mean
-    return {
-        family: Gauged(float(size), float(up_mm), np.exp(np.array(logarithms)))
-        for family, (size, up_mm, *logarithms) in ((f, told[FAMILIES.index(f)].tolist()) for f in canvases)
-    }
+    found = {}
+    for family in canvases:
+        size, up_mm, *logarithms = told[FAMILIES.index(family)].tolist()
+        rising = np.maximum.accumulate(np.array(logarithms) - _LEAST_STEP * np.arange(len(LEVELS)))
+        found[family] = Gauged(size, up_mm, np.exp(rising + _LEAST_STEP * np.arange(len(LEVELS))))
+    return found
 
 
 def coarser(pictures: Pictures, seen: Masks) -> tuple[Pictures, Masks]:

@@ -38,13 +38,14 @@ from voxray.intake.gauge import (
     Gauge,
     Pictures,
     body,
-    canvas_shape,
+    canvas_grid,
     coarser,
     ranks_of,
 )
 from voxray.intake.statistics import LEVELS, STEP_MM
 
-# How scans are varied, and how far off the geometry and the tones are; about three times what intake leaves. Ours.
+# How scans are varied, and how far off the geometry and the tones are; more than intake leaves, so that little is
+# outside of what was learned. Ours.
 _PEOPLE = AugmentOptions(shape=0.8, scale=0.12)
 _UNKNOWN = Randomisation(
     mass=0.0, balance=0.0, gamma=0.3, scatter=0.4, rotation_deg=1.7, shift_mm=12.0, size=0.09, collimated=0.3
@@ -111,7 +112,7 @@ class Examples(Dataset[Example]):
         shown = [_shown(*one, rng) for one in zip(*_UNKNOWN.developed(exact, rng), strict=True)]
         known = (Known(size="nobody", facing=False, centre=False),) * len(assumed)
         found = find(Radiograph(tuple(shown), assumed, "display", known=known))
-        views, (step, side) = found.xrays.views, canvas_shape()
+        views, (step, side) = found.xrays.views, canvas_grid()
         shape = (round(side[0] * _WIDER / 2) * 2,) * 2
         displayed = [look.canvas(views, step, shape) for look in found.looks]
         truths = [
@@ -122,7 +123,7 @@ class Examples(Dataset[Example]):
             _stacked([canvas.picture for canvas in displayed]).float(),
             _stacked([canvas.seen for canvas in displayed]),
             _stacked([canvas.picture for canvas in truths]).float(),
-            torch.tensor([off(true, views, n) for n in range(len(views))]),
+            torch.tensor([what_is_wrong(true, views, n) for n in range(len(views))]),
         )
 
 
@@ -137,8 +138,8 @@ def _stacked(arrays: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack(arrays))
 
 
-def off(true: ViewGeometry, assumed: ViewGeometry, view: int) -> tuple[float, float]:
-    """Return size and height of what is wrong with the assumed geometry of a view."""
+def what_is_wrong(true: ViewGeometry, assumed: ViewGeometry, view: int) -> tuple[float, float]:
+    """Return size and height of what is wrong with the assumed geometry of a view; both have the same pixels."""
     size = np.log(size_at_isocentre(true, view) / size_at_isocentre(assumed, view)).mean()
     middle, up, right = assumed.project_mm(np.array([np.zeros(3), UP, rightwards(assumed, view)]), view)
     shown_at = true.project_mm(np.zeros(3), view)
@@ -170,7 +171,7 @@ def batch_of(examples: list[Example], rng: torch.Generator) -> tuple[Tensor, Ten
         return flat.unflatten(0, (count, len(FAMILIES)))[:, :, 0]
 
     small, whole = coarser(moved(pictures), moved(seen) > 0.99)
-    truth = coarser(moved(exact), moved(seen) > 0.99)[0]
+    truth = F.avg_pool2d(moved(exact), FINER)
     share = (uniform(_FLATTENED).clamp_min(0))[..., None, None]
     small = small - share * _blurred(small)
     alone = torch.rand(count, generator=rng)
@@ -199,8 +200,12 @@ def _blurred(pictures: Pictures) -> Pictures:
 
 def fit(examples: list[Example], steps: int, seed: int = 0) -> Gauge:
     """Train the network."""
-    torch.manual_seed(seed)
-    rng = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _fitted(examples, steps, torch.Generator().manual_seed(seed))
+
+
+def _fitted(examples: list[Example], steps: int, rng: torch.Generator) -> Gauge:
     network = Gauge()
     _, _, wanted, there = batch_of(examples, rng)
     for family in range(len(FAMILIES)):

@@ -127,15 +127,14 @@ class Look:
         """Lay the image out about the isocentre, where `views` says that it is."""
         return lay_out(self._image, self._valid, views.binned(self._factors), self._view, step_mm, shape)
 
-    def tones(self, views: ViewGeometry, stretch: float, line_integrals: FloatArray) -> ToneCurve:
+    def tones(self, views: ViewGeometry, line_integrals: FloatArray) -> ToneCurve:
         """Return the tone curve of the image, where `views` says that the chest is about the isocentre.
 
         Args:
             views: the geometry.
-            stretch: height of the chest over its width, against the mean of the training scans.
             line_integrals: at `LEVELS` of the pixels in the body.
         """
-        canvas = self.canvas(views, (STEP_MM * stretch, STEP_MM), SHAPE)
+        canvas = self.canvas(views, (STEP_MM, STEP_MM), SHAPE)
         pixels = self._image[self._valid] if self._valid.any() else self._image.ravel()
         body = canvas.picture[canvas.seen & chest_statistics()[self.family].inside]
         return match_tones(body if len(body) else pixels, pixels, line_integrals)
@@ -154,7 +153,7 @@ class Look:
         return find_chest(self._image, self._valid, self._views, self._view, contrast, scales)
 
     def _say(self, what: str, option: str = "--pixel-mm") -> None:
-        warnings.warn(f"{self.label}: {what} ({option}).", VoxrayWarning, stacklevel=4)
+        warnings.warn(f"{self.label}: {what} ({option}).", VoxrayWarning, stacklevel=6)
 
 
 def _pooled(image: np.ndarray, factor: tuple[int, int]) -> np.ndarray:

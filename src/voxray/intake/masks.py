@@ -12,7 +12,8 @@ Mask = Bool[np.ndarray, "rows columns"]
 
 # All ours, as parts of the image's range (1st to 99th percentile) or of its longer side.
 # A border is flat to this, ends in a step of this, on a line that is straight to this, over this part of its side; and
-# the step is over within this part of what it comes to twice as far in: at the skin, the body only begins.
+# the step is over within this part of what it comes to twice as far in: at the skin, the body only begins. Rims, up to
+# twice as deep as lines are straight, may be blurred.
 _FLAT, _STEP, _STRAIGHT, _SHARE, _SHARP = 0.04, 0.10, 0.01, 0.6, 0.85
 # Never more than this part of the image is border.
 _DEEPEST = 0.3
@@ -67,5 +68,6 @@ def _band(image: Image) -> Float[np.ndarray, " rows"]:
     line = offset + slope * np.arange(rows)
     further = np.minimum(depth[ends].astype(int) + limit * np.array([[1], [2]]), columns - 1)
     step, later = np.abs(image[ends, further] - image[ends, 0])
-    straight = (np.abs(depth[ends] - line[ends]) <= limit) & (step > _STEP) & (step > _SHARP * later)
+    sharp = (step > _SHARP * later) | (depth[ends] <= 2 * limit)
+    straight = (np.abs(depth[ends] - line[ends]) <= limit) & (step > _STEP) & sharp
     return line + limit if straight.sum() >= _SHARE * rows and line.max() >= 1 else np.zeros(rows)

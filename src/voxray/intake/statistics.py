@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 SIDE_MM, STEP_MM = 300.0, 10.0
 SHAPE = (round(SIDE_MM / STEP_MM),) * 2
 # Quantiles of the line integrals that a tone curve goes through.
-LEVELS = (0.1, 0.5, 0.97)
+LEVELS = (0.03, 0.5, 0.97)
 FILE = "chests.json"
 
 

@@ -17,8 +17,8 @@ from voxray.intake.canvas import family_of
 from voxray.intake.find import Found, find
 from voxray.intake.findings import NO_CHEST, Finding
 from voxray.intake.framing import field_box
-from voxray.intake.gauge import Gauged, canvas_shape, gauge
-from voxray.intake.look import Look, Sighting
+from voxray.intake.gauge import Gauged, canvas_grid, gauge
+from voxray.intake.look import Sighting
 from voxray.intake.masses import corrections as mass_corrections
 from voxray.intake.masses import mass_ratio, row_masses
 from voxray.intake.tone import ToneCurve
@@ -58,9 +58,9 @@ def take_in(radiograph: Radiograph, grid: VolumeGrid, *, aligned: bool = True) -
 
     For each view: (1) borders and burnt-in letters are masked; (2) the chest is found (`find_chest`), which gives the
     size of the pixels where nobody knows it, which way a lateral faces where nothing says it, and where the isocentre
-    is. (3) A network says what is still wrong with size and height, and how dense the chest is (`gauge`); a tone curve
-    brings grey values to that (`match_tones`). Then a frontal and a lateral view are brought to the same mass, also in
-    each row (`align`), and images are cropped to what shows the volume.
+    is. (3) A network says what is still wrong with heights and with the size of one view against the other, and how
+    dense the chest is (`gauge`); a tone curve brings grey values to that (`match_tones`). Then a frontal and a lateral
+    view are brought to the same mass, also in each row (`align`), and images are cropped to what shows the volume.
 
     Args:
         radiograph: for which `can_take_in` holds.
@@ -69,11 +69,8 @@ def take_in(radiograph: Radiograph, grid: VolumeGrid, *, aligned: bool = True) -
     """
     found = find(radiograph)
     knowns = radiograph.known or (Known(),) * len(found.looks)
-    unknown = [_unknown(*one) for one in zip(found.looks, found.sightings, knowns, strict=True)]
+    unknown = [_unknown(*one) for one in zip(found.sightings, knowns, strict=True)]
     found, curves = _gauged(found, unknown)
-    for look, known, off, column_mm in zip(found.looks, knowns, unknown, found.whole.u_mm, strict=True):
-        if off.size and known.size == "nobody":
-            _say_size(look.label, float(np.linalg.norm(column_mm)))
     warnings.warn(
         "The X-rays are grey values of unknown scale: a curve brings each to the line integrals that a chest like it "
         "would show. HU are as rough as that.",
@@ -83,10 +80,13 @@ def take_in(radiograph: Radiograph, grid: VolumeGrid, *, aligned: bool = True) -
     corrections: Sequence[Correction | None] = [None] * len(curves)
     if _are_two_sides(found):
         curves = _of_one_mass(found.xrays, curves)
-        if aligned and min(seen.best for seen in found.sightings) > NO_CHEST:
-            corrections = so = align(_estimated(found.xrays, curves), found.xrays.views, unknown)
+        if aligned and all(map(_is_chest, found.sightings)):
+            so = align(_estimated(found.xrays, curves), found.xrays.views, unknown)
             curves = [curve.bent(c.bend).times(exp(c.factor)) for curve, c in zip(curves, so, strict=True)]
-            found = found.moved(so)
+            found, corrections = found.moved(so), so
+    for look, said, off, column_mm in zip(found.looks, knowns, unknown, found.whole.u_mm, strict=True):
+        if off.size and said.size == "nobody":
+            _say_size(look.label, float(np.linalg.norm(column_mm)))
     images = tuple(torch.from_numpy(image).float() for image in _estimated(found.xrays, curves))
     estimated = replace(found.xrays, images=images, kind="estimated")
     boxes = [field_box(estimated.views, view, grid.size_mm) for view in range(len(curves))]
@@ -96,13 +96,13 @@ def take_in(radiograph: Radiograph, grid: VolumeGrid, *, aligned: bool = True) -
     return Intake(estimated.cropped(boxes), found.whole, tuple(Finding(*one) for one in each))
 
 
-def _unknown(look: Look, seen: Sighting, known: Known) -> Correction:
+def _unknown(seen: Sighting, known: Known) -> Correction:
     """Return how far off size, place and tones of a view may be; size and place by 0 where they were not estimated."""
-    usual, chest = USUAL[look.family], seen.best > NO_CHEST
+    chest = seen.best > NO_CHEST
     return replace(
-        usual,
-        size=usual.size if chest and seen.sized else 0.0,
-        up_mm=usual.up_mm if chest and not known.centre else 0.0,
+        USUAL,
+        size=USUAL.size if chest and seen.sized else 0.0,
+        up_mm=USUAL.up_mm if chest and not known.centre else 0.0,
     )
 
 
@@ -110,27 +110,33 @@ def _gauged(found: Found, unknown: Sequence[Correction]) -> tuple[Found, list[To
     """Correct what is unknown of size and height, and estimate the tone curves.
 
     Sizes are corrected against each other alone, or against those that are known: whether a chest is large or
-    the X-ray source near, an image hardly tells, and the place of the chest says as much (`find_chest`).
+    the X-ray source near, an image hardly tells, and the place of the chest says as much (`find_chest`). A view that
+    shows no chest stays as it is.
     """
     for _ in range(_TIMES):
         told = _told(found)
-        known = [one.size for one, off in zip(told, unknown, strict=True) if not off.size]
-        common = float(np.mean(known or [one.size for one in told]))
+        chests = [(one.size, seen.sized) for one, seen in zip(told, found.sightings, strict=True) if _is_chest(seen)]
+        known = [size for size, sized in chests if not sized]
+        common = float(np.mean(known or [size for size, _ in chests] or [0.0]))
         each = zip(told, unknown, strict=True)
         found = found.moved(
             [Correction(t.size - common if u.size else 0.0, t.up_mm if u.up_mm else 0.0) for t, u in each]
         )
-    views, last = found.xrays.views, zip(found.looks, found.sightings, _told(found), strict=True)
-    return found, [look.tones(views, seen.place.stretch, told.line_integrals) for look, seen, told in last]
+    last = zip(found.looks, _told(found), strict=True)
+    return found, [look.tones(found.xrays.views, told.line_integrals) for look, told in last]
 
 
 def _told(found: Found) -> list[Gauged]:
-    """Gauge each view: a frontal and a lateral one together, others alone."""
-    shown = [(look.family, look.canvas(found.xrays.views, *canvas_shape())) for look in found.looks]
-    if _are_two_sides(found):
+    """Gauge each view: a frontal and a lateral one together, if both show a chest, others alone."""
+    shown = [(look.family, look.canvas(found.xrays.views, *canvas_grid())) for look in found.looks]
+    if _are_two_sides(found) and all(map(_is_chest, found.sightings)):
         told = gauge(dict(shown))
         return [told[family] for family, _ in shown]
     return [gauge({family: canvas})[family] for family, canvas in shown]
+
+
+def _is_chest(seen: Sighting) -> bool:
+    return seen.best > NO_CHEST
 
 
 def _estimated(xrays: Radiograph, curves: Sequence[ToneCurve]) -> list[FloatArray]:

@@ -23,7 +23,7 @@ from voxray.training.progress import Told
 from voxray.training.stop import Stop
 
 # To be raised when the same file begins to be taken in otherwise: what lies in caches is then made anew.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
