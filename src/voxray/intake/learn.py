@@ -201,7 +201,7 @@ def _blurred(pictures: Pictures) -> Pictures:
 def fit(examples: list[Example], steps: int, seed: int = 0) -> Gauge:
     """Train the network."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return _fitted(examples, steps, torch.Generator().manual_seed(seed))
 
 
