@@ -38,6 +38,9 @@ class Generator(nn.Module):
         self.fusion = _Decoder(config.widths) if views > 1 else None
         finest = config.widths[0]
         last = nn.Conv3d(finest, 1, 7, padding=3)
+        assert last.bias is not None
+        # Ours: about the mean of a volume. Begun at 0, some nets come to draw nothing above 0, and then learn no more.
+        nn.init.constant_(last.bias, 0.3)
         self.draw = nn.Sequential(_convolution(3, finest, finest), last, nn.ReLU())
 
     def forward(self, images: Float[Tensor, "b v p p"], pinholes: Float[Tensor, "b v 3 4"]) -> Float[Tensor, "b z y x"]:
