@@ -126,14 +126,13 @@ def canvas_grid() -> tuple[tuple[float, float], tuple[int, int]]:
     return (STEP_MM / FINER,) * 2, (SIDE * FINER,) * 2
 
 
-def gauge(canvases: Mapping[Family, Canvas], network: Gauge | None = None) -> dict[Family, Gauged]:
+def gauge(canvases: Mapping[Family, Canvas]) -> dict[Family, Gauged]:
     """Gauge a frontal and a lateral view together, or one alone.
 
     Args:
         canvases: as `canvas_grid` says; display values, bone high.
-        network: instead of the one that comes with voxray.
     """
-    network = network or _network()
+    network = _network()
     pictures = torch.zeros(1, len(FAMILIES), *canvas_grid()[1])
     seen = torch.zeros_like(pictures, dtype=torch.bool)
     for family, canvas in canvases.items():

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 import typer
 from jaxtyping import Float
 from safetensors.torch import save_file
+from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -172,7 +173,7 @@ def batch_of(examples: list[Example], rng: torch.Generator) -> tuple[Tensor, Ten
 
     small, whole = coarser(moved(pictures), moved(seen) > 0.99)
     truth = F.avg_pool2d(moved(exact), FINER)
-    share = (uniform(_FLATTENED).clamp_min(0))[..., None, None]
+    share = uniform(_FLATTENED).clamp_min(0)[..., None, None]
     small = small - share * _blurred(small)
     alone = torch.rand(count, generator=rng)
     there = torch.stack([alone >= _ALONE / 2, alone < 1 - _ALONE / 2], 1)
@@ -189,13 +190,8 @@ def batch_of(examples: list[Example], rng: torch.Generator) -> tuple[Tensor, Ten
 
 
 def _blurred(pictures: Pictures) -> Pictures:
-    length = 2 * round(2 * _BLUR_PLACES) + 1
-    weights = torch.exp(-0.5 * ((torch.arange(length) - length // 2) / _BLUR_PLACES) ** 2)
-    flat = pictures.flatten(0, 1)[:, None]
-    for shape in ((1, 1, 1, length), (1, 1, length, 1)):
-        pad = (length // 2, length // 2, 0, 0) if shape[3] > 1 else (0, 0, length // 2, length // 2)
-        flat = F.conv2d(F.pad(flat, pad, mode="replicate"), (weights / weights.sum()).reshape(shape))
-    return flat[:, 0].unflatten(0, pictures.shape[:2])
+    sizes = (0, 0, _BLUR_PLACES, _BLUR_PLACES)
+    return torch.from_numpy(ndimage.gaussian_filter(pictures.numpy(), sizes, mode="nearest", truncate=2))
 
 
 def fit(examples: list[Example], steps: int, seed: int = 0) -> Gauge:
