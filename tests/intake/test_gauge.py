@@ -1,12 +1,15 @@
 """What the small network tells of a chest: size, height and density, whatever curve it is shown through."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small_models import patient, xrays_of
+from safetensors.torch import load_file
+from small_models import patient, write_store, xrays_of
 
+from voxray.data.store import Store
 from voxray.errors import VoxrayWarning
 from voxray.geometry import FloatArray, Setup, ViewGeometry
 from voxray.images import Radiograph
@@ -16,8 +19,8 @@ from voxray.intake.align import Correction
 from voxray.intake.canvas import Canvas, Family, lay_out
 from voxray.intake.find import find
 from voxray.intake.framing import framed
-from voxray.intake.gauge import Gauged, canvas_grid, gauge
-from voxray.intake.learn import Example, batch_of, fit, what_is_wrong
+from voxray.intake.gauge import Gauge, Gauged, canvas_grid, gauge
+from voxray.intake.learn import Example, Examples, batch_of, fit, what_is_wrong
 from voxray.intake.locate import Place
 from voxray.intake.statistics import LEVELS, chest_statistics
 
@@ -128,3 +131,33 @@ def test_canvases_that_are_moved_have_their_errors_moved_with_them(monkeypatch: 
         shown_mm = float((spot.sum(1) * heights).sum() / spot.sum())
         size, up_mm = wanted[one, view, :2].tolist()
         assert shown_mm * np.exp(size) + up_mm == pytest.approx(40, abs=6)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_store(tmp_path_factory.mktemp("gauge") / "store", {"train": [20, 21], "val": [22]})
+
+
+@pytest.mark.filterwarnings("ignore::voxray.errors.VoxrayWarning")
+def test_examples_are_the_same_each_time_and_differ_from_each_other(store: Path) -> None:
+    made = Examples(Store.open(store), "train", 2)
+    one, same, other = made[2], made[2], made[0]
+    assert len(made) == 4, "two of each scan of the split"
+    assert torch.equal(one.pictures, same.pictures)
+    assert torch.equal(one.told, same.told)
+    assert not torch.allclose(one.told, other.told), "the same scan, seen from elsewhere"
+    assert one.seen.flatten(1).any(1).all()
+    for picture, seen, exact in zip(one.pictures, one.seen, one.line_integrals, strict=True):
+        ranked = [values[seen].argsort().argsort().double() for values in (picture, exact)]
+        assert np.corrcoef(*ranked)[0, 1] > 0.9, "what is shown is a monotone curve of the truth, but for scatter"
+
+
+@pytest.mark.filterwarnings("ignore::voxray.errors.VoxrayWarning")
+def test_the_command_writes_weights_that_the_gauge_takes(store: Path, tmp_path: Path) -> None:
+    learn.main(store, tmp_path / "gauge.safetensors", epochs=2, steps=2)
+    weights = load_file(tmp_path / "gauge.safetensors")
+    network = Gauge()
+    network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    assert all(tensor.dtype == torch.float16 for tensor in weights.values())
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    assert (network.spread > 0).all()

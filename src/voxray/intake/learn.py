@@ -49,7 +49,15 @@ from voxray.intake.statistics import LEVELS, STEP_MM
 # outside of what was learned. Ours.
 _PEOPLE = AugmentOptions(shape=0.8, scale=0.12)
 _UNKNOWN = Randomisation(
-    mass=0.0, balance=0.0, gamma=0.3, scatter=0.4, rotation_deg=1.7, shift_mm=12.0, size=0.09, collimated=0.3
+    mass=0.0,
+    balance=0.0,
+    gamma=0.3,
+    scatter=0.4,
+    rotation_deg=1.7,
+    shift_mm=12.0,
+    size=0.09,
+    collimated=0.3,
+    letters=0.0,
 )
 _PHOTONS, _PIXELS, _COARSER = 2e5, 224, 2
 # The brightest level stands for this quantile of the line integrals, or more.
@@ -160,21 +168,9 @@ def batch_of(examples: list[Example], rng: torch.Generator) -> tuple[Tensor, Ten
         return end * (2 * torch.rand(count, len(FAMILIES), *shape, generator=rng) - 1)
 
     zoom, shift_mm = uniform(_ZOOM), uniform(_SHIFT_MM, 2)
-    wide_mm, side_mm = pictures.shape[-1] * STEP_MM / FINER, SIDE * STEP_MM
-    matrices = torch.zeros(count * len(FAMILIES), 2, 3)
-    for axis in range(2):
-        matrices[:, axis, axis] = (side_mm / wide_mm * torch.exp(-zoom)).flatten()
-        matrices[:, axis, 2] = (shift_mm[..., axis] * 2 / wide_mm).flatten()
-    places = F.affine_grid(matrices, [len(matrices), 1, SIDE * FINER, SIDE * FINER], align_corners=False)
-
-    def moved(values: Tensor) -> Tensor:
-        flat = F.grid_sample(values.float().flatten(0, 1)[:, None], places, align_corners=False)
-        return flat.unflatten(0, (count, len(FAMILIES)))[:, :, 0]
-
-    small, whole = coarser(moved(pictures), moved(seen) > 0.99)
-    truth = F.avg_pool2d(moved(exact), FINER)
-    share = uniform(_FLATTENED).clamp_min(0)[..., None, None]
-    small = small - share * _blurred(small)
+    small, whole = coarser(_moved(pictures, zoom, shift_mm), _moved(seen, zoom, shift_mm) > 0.99)
+    truth = F.avg_pool2d(_moved(exact, zoom, shift_mm), FINER)
+    small = small - uniform(_FLATTENED).clamp_min(0)[..., None, None] * _blurred(small)
     alone = torch.rand(count, generator=rng)
     there = torch.stack([alone >= _ALONE / 2, alone < 1 - _ALONE / 2], 1)
     whole &= there[..., None, None]
@@ -187,6 +183,18 @@ def batch_of(examples: list[Example], rng: torch.Generator) -> tuple[Tensor, Ten
     common = (size * there).sum(1) / there.sum(1)
     wanted = torch.cat([size[..., None], up_mm[..., None], quantiles - common[:, None, None]], 2)
     return ranks, whole, wanted.nan_to_num(), there & ~quantiles.isnan().any(2)
+
+
+def _moved(canvases: Tensor, zoom: Tensor, shift_mm: Tensor) -> Pictures:
+    """Return what canvases show about their middle, `exp(zoom)` times as large and moved by (columns, rows)."""
+    wide_mm, side = canvases.shape[-1] * STEP_MM / FINER, SIDE * FINER
+    matrices = torch.zeros(zoom.numel(), 2, 3)
+    for axis in range(2):
+        matrices[:, axis, axis] = (SIDE * STEP_MM / wide_mm * torch.exp(-zoom)).flatten()
+        matrices[:, axis, 2] = (shift_mm[..., axis] * 2 / wide_mm).flatten()
+    places = F.affine_grid(matrices, [len(matrices), 1, side, side], align_corners=False)
+    moved = F.grid_sample(canvases.float().flatten(0, 1)[:, None], places, align_corners=False)
+    return moved.unflatten(0, zoom.shape)[:, :, 0]
 
 
 def _blurred(pictures: Pictures) -> Pictures:
