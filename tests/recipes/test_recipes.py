@@ -136,6 +136,17 @@ def test_settings_override_the_file(tmp_path: Path) -> None:
     assert recipe.config["scans"] == 3, "the rest stays"
 
 
+@pytest.mark.parametrize("written", ["5e-2", "5E-2", "5.e-2", ".5e-1", "0.05", "+5.0e-02"])
+def test_numbers_may_have_exponents(written: str) -> None:
+    """PyYAML alone takes 5e-2 for text."""
+    assert load_recipe("atlas", [f"config.floor={written}"]).method_config().model_dump()["floor"] == 0.05
+
+
+@pytest.mark.parametrize("written", ["e5", "1e", "5e-2x", "1e5.5"])
+def test_what_only_looks_like_a_number_is_none(written: str) -> None:
+    assert load_recipe("atlas", [f"description={written}"]).description == written
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

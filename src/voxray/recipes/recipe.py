@@ -1,5 +1,6 @@
 """Recipes: strict, written in YAML, stored with every model and every result."""
 
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -120,11 +121,20 @@ def _override(data: dict[str, Any], override: str) -> None:
     data[last] = _parse_yaml(value, override)
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, to which 1e-3 is a number too, as in YAML 1.2 and everywhere else."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")
+)
+
+
 def _parse_yaml(text: str, source: str) -> Any:
     """Parse YAML of plain values; tags that make objects are errors."""
     try:
         with reading(source):
-            return yaml.safe_load(text)
+            return yaml.load(text, _Loader)  # noqa: S506 (it is a SafeLoader)
     except InputError as error:
         mark = getattr(error.__cause__, "problem_mark", None)
         raise RecipeError(f"{error}{f' in line {mark.line + 1}' if mark else ''}.") from error
