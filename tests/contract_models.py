@@ -201,7 +201,7 @@ def _small_axon(config: MethodConfig, brief: bool) -> list[str]:
         f"config.ct.crop={16 if brief else 'null'}", "config.ct.critic_width=4", "config.ensemble=2",
         "config.bridge.net={kind: isotropic, channels: [32, 32]}", "config.bridge.sampler.steps=4",
         "config.bridge.variance=0.05", "config.bridge.target=difference",
-        f"config.bridge.training={{steps: {2 if brief else 80}, learning_rate: 5.0e-3}}",
+        f"config.bridge.training={{steps: {2 if brief else 160}, learning_rate: 5.0e-3}}",
         "config.refine.channels=[32, 32]", "config.refine.blocks=1",
         "config.refine.sampler.steps=3", f"config.refine.prior={{steps: {2 if brief else 40}, learning_rate: 1.0e-2}}",
         f"config.refine.training={{steps: {2 if brief else 40}, learning_rate: 1.0e-2}}",

@@ -10,24 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from doubler import Doubler
 
 from voxray.errors import InputError, ResourceError
 from voxray.processes import limit_threads, perform
-
-
-class Doubler:
-    """Doubles numbers; a refused one is an error, and another kills its process."""
-
-    def __init__(self, refused: int | None = None, deadly: int | None = None) -> None:
-        self.refused, self.deadly, self.count = refused, deadly, 0
-
-    def __call__(self, number: int) -> int:
-        if number == self.refused:
-            raise InputError(f"{number} is refused.")
-        if number == self.deadly:
-            os._exit(9)
-        self.count += 1
-        return 2 * number
 
 
 def test_one_worker_does_the_tasks_in_their_order() -> None:
@@ -79,7 +65,7 @@ def test_O1_workers_end_with_the_process_that_started_them(
     told = {run.stdout.readline(), run.stdout.readline()}
     stop(run)
     try:
-        rest, _ = run.communicate(timeout=30)
+        rest, _ = run.communicate(timeout=300)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(run.pid, signal.SIGKILL)
