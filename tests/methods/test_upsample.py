@@ -15,12 +15,14 @@ import voxray
 from voxray.api import compare
 from voxray.data.resample import resample
 from voxray.errors import InputError, ModelError, RecipeError, VoxrayWarning
+from voxray.examples import example_folder
 from voxray.geometry import VolumeGrid
 from voxray.images import CTVolume
+from voxray.images.read_ct import read_ct
 from voxray.methods import Method
 from voxray.methods.upsample import Upsample, coarsened
 from voxray.methods.upsampled import Upsampled
-from voxray.models import save_model
+from voxray.models import load_model, save_model
 from voxray.nets.upsampling import doubled
 from voxray.physics import Projector
 from voxray.physics.attenuation import hu_to_mu
@@ -50,6 +52,15 @@ def coarse_volume() -> CTVolume:
 
 
 # ---------------------------------------------------------------- the network and its patches
+
+
+@pytest.mark.filterwarnings("ignore:This model for finer voxels")
+def test_the_embedded_model_is_nearer_to_a_scan_than_interpolation() -> None:
+    """A scan that it has not learned from, made coarse; which is not the size of voxels that it knows."""
+    scan = read_ct(example_folder() / "ct.nii.gz").hu[32:96, 32:96, 32:96]
+    given = CTVolume(coarsened(scan[None])[0], VolumeGrid.centred(shape=(32, 32, 32), spacing_mm=5.0))
+    found, interpolated = load_model("upsample").method.finer(given).hu, doubled(given.hu[None, None])[0, 0]
+    assert (found - scan).abs().mean() < 0.6 * (interpolated - scan).abs().mean()
 
 
 def test_a_network_that_has_not_learned_interpolates() -> None:

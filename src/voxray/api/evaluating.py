@@ -10,14 +10,14 @@ import torch
 
 from voxray.api.checks import checked_seed, chosen_device
 from voxray.api.upsampling import upsampled, upsampler_sha256
-from voxray.data.store import Store
+from voxray.data.store import Store, case_path, read_grid
 from voxray.errors import InputError, VoxrayWarning
 from voxray.evaluation import catalogue
 from voxray.evaluation.compare import ModelSpec, check_labels
 from voxray.evaluation.protocols import check_protocol
 from voxray.evaluation.results import Evaluation, ViewSet
 from voxray.evaluation.run import Contender, Plan, has_plain_mean, run_plan, with_plain_mean
-from voxray.geometry import Setup
+from voxray.geometry import Setup, VolumeGrid
 from voxray.methods import Method
 from voxray.models import LoadedModel, list_models, load_model
 from voxray.models.folder import model_sha256
@@ -242,8 +242,8 @@ def bench_quality(
     Args:
         store: made by `prepare`.
         folder: for the results, as of `compare`; the tables are written into it.
-        models: as for `compare`; None for all that are known by name (`list_models`). The name of a model's recipe
-            tells for which published method it stands.
+        models: as for `compare`; None for all that are known by name (`list_models`) and are on the store's grid. The
+            name of a model's recipe tells for which published method it stands.
         options: see `EvaluateOptions`; its protocols, range and metrics do not count.
         progress: called with (reconstructions done, reconstructions).
 
@@ -260,7 +260,7 @@ def bench_quality(
     opened, device = Store.open(Path(store)), chosen_device(options.device)
     options.plan(opened, [])
     at_hand, first = [], []
-    for spec in map(ModelSpec.parse, models if models is not None else [info.name for info in list_models()]):
+    for spec in map(ModelSpec.parse, models if models is not None else _models_on_the_grid_of(opened)):
         contender, loaded = contender_of(spec, device)
         warn_of_training(contender.label, loaded, opened, opened.cases(options.split))
         at_hand.append(bench.AtHand(loaded.info.recipe, partial(_varied, contender, spec, device)))
@@ -269,6 +269,17 @@ def bench_quality(
     plan = options.plan(opened, bench.entries(at_hand, options.setup))
     run_plan(plan, Path(folder), workers=options.workers, overwrite=options.overwrite, progress=progress)
     return bench.write_quality(Path(folder), at_hand)
+
+
+def _models_on_the_grid_of(store: Store) -> list[str]:
+    """Return the names of the models whose results have the size of a store's volumes."""
+    grid = read_grid(case_path(store.path, store.cases()[0]))
+    made = [(info.name, info.recipe.grid) for info in list_models()]
+    return [
+        name
+        for name, wanted in made
+        if VolumeGrid.centred(shape=wanted.shape, spacing_mm=wanted.spacing_mm).is_close(grid)
+    ]
 
 
 def _varied(contender: Contender, spec: ModelSpec, device: torch.device, overrides: tuple[str, ...]) -> Contender:
