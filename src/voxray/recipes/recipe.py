@@ -134,7 +134,7 @@ def _parse_yaml(text: str, source: str) -> Any:
     """Parse YAML of plain values; tags that make objects are errors."""
     try:
         with reading(source):
-            return yaml.load(text, _Loader)  # noqa: S506 (it is a SafeLoader)
+            return _Loader(text).get_single_data()
     except InputError as error:
         mark = getattr(error.__cause__, "problem_mark", None)
         raise RecipeError(f"{error}{f' in line {mark.line + 1}' if mark else ''}.") from error
