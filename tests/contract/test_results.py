@@ -168,17 +168,20 @@ def test_N5_T7_the_order_of_views_does_not_matter(name: str) -> None:
 
 
 def test_I4_T7_grey_values_are_served_with_a_warning(name: str) -> None:
-    knows_few = small(name).method in COMPARED  # the patients of the training alone
+    knows_few = name in NOT_CONSISTENT or small(name).method in COMPARED  # the patients of the training alone
     one = patient(0 if knows_few else 20)
     radiograph = xrays_of(one, VIEWS)
     grey = Radiograph(tuple(300 * image + 17 for image in radiograph.images), VIEWS, "display")
     with pytest.warns(VoxrayWarning, match="unknown scale"):
         found = reconstruct(name, grey)
-    if name in NOT_CONSISTENT | SLOW_TO_LEARN:
-        pytest.skip("what is learned in seconds, without consistency, is no nearer than the mean")
+    if name in SLOW_TO_LEARN | {"2dcnn", "reconnet"}:  # the last two are thrown off by another scale
+        pytest.skip("what is learned in seconds is no nearer than the mean")
     truth, mean = one.volume.hu, torch.stack([patient(seed).volume.hu for seed in range(3)]).mean(0)
     slack = 1.1 if knows_few else 1.0  # and learned for seconds only
-    assert (found - truth).square().mean() < slack * (mean - truth).square().mean()
+    most = (mean - truth).square().mean()
+    if name in NOT_CONSISTENT:  # what is learned in seconds may be no nearer from line integrals, either
+        most = most.maximum((reconstructed(name, 0) - truth).square().mean())
+    assert (found - truth).square().mean() < slack * most
 
 
 def test_T7_the_plain_mean_is_on_the_grid(name: str) -> None:

@@ -142,6 +142,13 @@ def test_numbers_may_have_exponents(written: str) -> None:
     assert load_recipe("atlas", [f"config.floor={written}"]).method_config().model_dump()["floor"] == 0.05
 
 
+def test_text_that_looks_like_a_number_comes_back_as_text() -> None:
+    recipe = load_recipe("atlas", ["description='1e5'"])
+    assert recipe.description == "1e5"
+    assert parse_recipe(recipe.to_yaml(), "again") == parse_recipe(recipe.to_yaml(), "once more")
+    assert parse_recipe(recipe.to_yaml(), "again").description == "1e5"
+
+
 @pytest.mark.parametrize("written", ["e5", "1e", "5e-2x", "1e5.5"])
 def test_what_only_looks_like_a_number_is_none(written: str) -> None:
     assert load_recipe("atlas", [f"description={written}"]).description == written

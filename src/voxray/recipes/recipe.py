@@ -55,7 +55,7 @@ class Recipe(Strict):
     def to_yaml(self) -> str:
         """Write the recipe, every value of the configuration included."""
         data = self.model_dump(mode="json") | {"config": self.method_config().model_dump(mode="json")}
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+        return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 def recipe_names() -> list[str]:
@@ -125,9 +125,14 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, to which 1e-3 is a number too, as in YAML 1.2 and everywhere else."""
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that looks like such a number."""
+
+
+for _resolver in (_Loader, _Dumper):
+    _resolver.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z"), list("-+.0123456789")
+    )
 
 
 def _parse_yaml(text: str, source: str) -> Any:
