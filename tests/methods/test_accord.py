@@ -207,6 +207,11 @@ def test_the_last_block_works_on_the_voxels_of_the_result() -> None:
         AccordConfig(blocks=(BlockConfig(coarser=2),))
 
 
+def test_a_ninety_percent_interval_leaves_out_a_tenth() -> None:
+    with pytest.raises(ValueError, match="is 0.1 in all"):
+        AccordConfig(tails=(0.05, 0.1))
+
+
 def test_a_grid_that_does_not_halve_is_refused() -> None:
     config = AccordConfig(blocks=(BlockConfig(patch=2),))
     for side in (144, 96):
@@ -258,19 +263,24 @@ def test_networks_may_be_trained_again_on_other_samples() -> None:
     assert (stages[1].options, stages[2].options) == again
 
 
-def test_the_spread_learns_what_one_in_twenty_voxels_is_below_and_above(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = method()
+@pytest.mark.parametrize("tails", [(0.05, 0.05), (0.08, 0.02)])
+def test_the_spread_learns_what_few_voxels_are_below_and_above(
+    tails: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = method(tails=tails)
     stage = next(stage for stage in made.stages() if isinstance(stage, GradientStage))
     truth = torch.rand(1, 32, 32, 32, generator=rng())
     error = 0.05 * torch.rand(truth.shape, generator=rng(1)) ** 2 - 0.01  # of the volume, so the truth is -error off
-    low, high = error.flatten().quantile(torch.tensor([0.05, 0.95])) / NormalDist().inv_cdf(0.95)
+    below, above = (
+        float((side * error).quantile(1 - tail)) / NormalDist().inv_cdf(1 - tail)
+        for side, tail in zip((1, -1), tails, strict=True)
+    )
 
     def loss(below: float, above: float) -> float:
         spread = torch.stack([torch.full_like(truth, below), torch.full_like(truth, above)], 1)
         monkeypatch.setattr(made, "improve", lambda *_: (truth + error, spread))
         return float(stage.loss({"truth": truth}, 0, rng())["spread"])
 
-    below, above = float(high), -float(low)
     best = loss(below, above)
     for factor in (0.5, 0.9, 1.1, 2.0):
         assert loss(factor * below, above) > best

@@ -58,6 +58,9 @@ class TextureConfig(_UNetConfig):
     )
 
 
+_Tail = Annotated[float, Field(gt=0, lt=0.5)]
+
+
 class AccordConfig(MethodConfig):
     """Accord; all numbers are ours, see docs/methods/accord.md for what was tried."""
 
@@ -71,6 +74,10 @@ class AccordConfig(MethodConfig):
         default=0.0, ge=0, le=1, description="of the result: 0 for the posterior mean, 1 for a sample with texture"
     )
     consistency: AgreementConfig = AgreementConfig(iterations=25, lengths_mm=(5.0,), scale=0.5, noise=0.02)
+    tails: tuple[_Tail, _Tail] = Field(
+        default=(0.05, 0.05), strict=False,
+        description="how often the truth lies below and above the 90 % interval",
+    )  # fmt: skip
     spread_scale: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(1.0,), strict=False, min_length=1,
         description="brings the last block's spread to that of new patients: of one view, two, ...; the last for more",
@@ -83,4 +90,6 @@ class AccordConfig(MethodConfig):
             raise ValueError("the last block works on the voxels of the result: its `coarser` is 1")
         if self.realism and self.texture is None:
             raise ValueError("realism above 0 needs a texture stage, which this model has not")
+        if abs(sum(self.tails) - 0.1) > 1e-6:
+            raise ValueError("what a 90 % interval leaves out, below and above (`tails`), is 0.1 in all")
         return self

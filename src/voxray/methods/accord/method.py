@@ -1,6 +1,6 @@
 """Accord: networks that improve a volume, block by block, each followed by agreement with the X-rays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import NormalDist
@@ -45,9 +45,6 @@ _RESIDUAL, _MOST = 30 / MU_WATER_PER_MM, 5.0
 # What blocks add is of this size. Without it, the first steps of Adam go far beyond, and learning takes many times as
 # long: 60 steps on two samples bring the loss from 0.0092 to 0.0056 with it, and to 0.0091 without.
 _CHANGE = 0.1
-# The truth lies beyond either end of a 90 % interval as often as this: that many standard deviations, of a Gaussian.
-_TAIL = 0.05
-_NINETY = NormalDist().inv_cdf(1 - _TAIL)
 # The logarithm of the spread, in units of `_CHANGE`, is kept within this.
 _LOG_MOST = 5.0
 # Brings line integrals to values near 1.
@@ -69,8 +66,8 @@ class Accord(Method):
         x_k = agree(x_{k-1} + net_k(x_{k-1}, back-projected residual, smeared X-rays, ray directions, anatomy, place))
 
     Each network learns the posterior mean (least squares), one after another, and where the truth may lie below and
-    above it: the 5 and 95 % quantiles (quantile regression: Koenker and Bassett 1978, doi 10.2307/1913643), told as
-    the standard deviations of two halves of Gaussians that have them. A rectified flow then goes from the posterior
+    above it: two quantiles (`tails`; quantile regression: Koenker and Bassett 1978, doi 10.2307/1913643), told as the
+    standard deviations of two halves of Gaussians that have them. A rectified flow then goes from the posterior
     mean to volumes that look like CTs (posterior-mean rectified flow: Ohayon et al. 2024, arXiv 2410.00418), and
     `realism` chooses a place between both. Ours; docs/methods/accord.md.
     """
@@ -137,6 +134,11 @@ class Accord(Method):
         said = net(self._told(known, [], self.settings.blocks[block].patch))
         return known["present"] + _CHANGE * said[:, 0], _CHANGE * said[:, 1:].clamp(-_LOG_MOST, _LOG_MOST).exp()
 
+    def reach(self, spread: Iterable[Tensor]) -> list[Tensor]:
+        """Return how far the 90 % interval reaches below and above the mean, of the spread below and above."""
+        tails = self.settings.tails
+        return [NormalDist().inv_cdf(1 - tail) * side for tail, side in zip(tails, spread, strict=True)]
+
     def velocity(self, x: Float[Tensor, "b z y x"], t: Float[Tensor, " b"], known: Batch) -> Float[Tensor, "b z y x"]:
         """Return where the flow from the posterior mean to a sample goes from x at time t (0..1)."""
         assert self.texture is not None
@@ -199,16 +201,18 @@ class Accord(Method):
 
     def _block_stage(self, name: str, i: int, net: nn.Module, training: StageOptions) -> GradientStage:
         """Return the stage that trains one network of block i."""
-        weight = self.settings.blocks[i].spread_weight
+        weight, tails = self.settings.blocks[i].spread_weight, self.settings.tails
 
         def loss(batch: Batch, step: int, rng: torch.Generator) -> Losses:
             improved, spread = self.improve(i, batch, net)
             error = (improved - batch["truth"]) / _CHANGE
             mean = error.square().mean()
             # The mean learns from its own error alone, so that it stays the posterior mean where the spread is small.
-            off = torch.stack([error, -error], 1).detach()
-            beyond = off - _NINETY * spread / _CHANGE
-            width = torch.maximum((1 - _TAIL) * beyond, -_TAIL * beyond).sum(1).mean()
+            off = (error.detach(), -error.detach())
+            width = error.new_zeros(())
+            for side, reach, tail in zip(off, self.reach(spread.unbind(1)), tails, strict=True):
+                beyond = side - reach / _CHANGE
+                width = width + torch.maximum((1 - tail) * beyond, -tail * beyond).mean()
             return {"loss": mean + weight * width, "mean": mean, "spread": width}
 
         def preview(batch: Batch) -> dict[str, Tensor]:
@@ -275,7 +279,7 @@ class Accord(Method):
         drawn = [self._sample(scene, measured, views, outside, noise, rng, steps) for _ in range(count)]
         grid, scales = self.grid.shifted(centre_mm), self.settings.spread_scale
         spread = spread * scales[min(len(views), len(scales)) - 1]
-        below, above = _NINETY * spread.cpu() * _HU
+        below, above = (_HU * side for side in self.reach(spread.cpu()))
         mean = as_volume(scene, grid)
         if self.settings.realism > 0:
             r, one = self.settings.realism, drawn[0]
