@@ -106,10 +106,11 @@ def _small_dvg(config: MethodConfig, brief: bool) -> list[str]:
 
 def _small_accord(config: MethodConfig, brief: bool) -> list[str]:
     training = f"{{steps: {2 if brief else 60}, learning_rate: 3.0e-3}}"
-    block = f"{{patch: 2, features: [16, 16], training: {training}}}"
+    net = "patch: 2, features: [16, 16]"
+    block = f"{{{net}, networks: [[{training}]]}}"
     return [
         "config.anatomy.spacing_mm=20.0", "config.start.lengths_mm=[20.0]", "config.consistency.lengths_mm=[20.0]",
-        f"config.blocks=[{block}, {block}]", f"config.texture={block}",
+        f"config.blocks=[{block}, {block}]", f"config.texture={{{net}, training: {training}}}",
     ]  # fmt: skip
 
 

@@ -233,7 +233,7 @@ def test_a_block_begins_with_nothing_to_add() -> None:
 
 
 def test_a_block_of_several_networks_says_their_mean_and_each_learns_by_itself() -> None:
-    made = method(SMALL.model_copy(update={"more": (SMALL.training,)}))
+    made = method(SMALL.model_copy(update={"networks": 2 * SMALL.networks}))
     first, second = (stage for stage in made.stages() if isinstance(stage, GradientStage))
     assert (first.name, second.name, second.preparation.name) == ("block-1", "block-1-2", "block-1")
     radiograph = xrays_of(patient(20), VIEWS)
@@ -253,14 +253,14 @@ def test_a_block_of_several_networks_says_their_mean_and_each_learns_by_itself()
 
 
 def test_networks_may_be_trained_again_on_other_samples() -> None:
-    again = (StageOptions(steps=3, first_variant=7), StageOptions(steps=4, first_variant=9))
-    made = method(SMALL.model_copy(update={"more": (SMALL.training,), "again": again}))
+    first, *again = (StageOptions(steps=n, first_variant=7 * n) for n in range(1, 4))
+    made = method(SMALL.model_copy(update={"networks": ((first, *again), (first, again[0]))}))
     stages = [stage for stage in made.stages() if isinstance(stage, GradientStage)]
-    first = ["block-1", "block-1-again-1", "block-1-again-2"]
-    assert [stage.name for stage in stages] == [*first, "block-1-2", "block-1-2-again-1", "block-1-2-again-2"]
+    names = ["block-1", "block-1-again-1", "block-1-again-2", "block-1-2", "block-1-2-again-1"]
+    assert [stage.name for stage in stages] == names
     assert stages[0].network is stages[1].network is stages[2].network
-    assert stages[3].network is stages[4].network is stages[5].network
-    assert (stages[1].options, stages[2].options) == again
+    assert stages[3].network is stages[4].network is not stages[0].network
+    assert [stage.options for stage in stages] == [first, *again, first, again[0]]
 
 
 @pytest.mark.parametrize("tails", [(0.05, 0.05), (0.08, 0.02)])

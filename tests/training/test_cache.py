@@ -169,7 +169,7 @@ def test_the_hash_of_items_does_not_change_with_the_training_of_parts_in_a_list(
         return item_hashes(Identity.of(recipe, phantoms, "train"), other, recipe.build().stages(), ("", "w"))
 
     before = changed()
-    assert before == changed(training=StageOptions(steps=3), more=(StageOptions(steps=5),))
+    assert before == changed(networks=((StageOptions(steps=3), StageOptions(steps=5)), (StageOptions(steps=7),)))
     assert before != changed(features=(8, 8, 8, 8))
 
 

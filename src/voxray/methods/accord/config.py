@@ -8,6 +8,10 @@ from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
 from voxray.methods.stages import MethodConfig, StageOptions
 
 
+_TRAINING = StageOptions(steps=7500, batch_size=1, learning_rate=1e-3, warmup=100, decay="cosine", ema=0.995)
+_Trainings = Annotated[tuple[StageOptions, ...], Field(strict=False, min_length=1)]
+
+
 class _UNetConfig(MethodConfig):
     """A U-Net on patches."""
 
@@ -24,20 +28,13 @@ class _UNetConfig(MethodConfig):
 
 
 class BlockConfig(_UNetConfig):
-    """A network that improves a volume, and its training."""
+    """Networks that improve a volume, and their trainings."""
 
     coarser: int = Field(default=1, gt=0, description="its voxels are cubes of so many voxels of the result")
     spread_weight: float = Field(default=0.1, gt=0, description="of the loss of the spread, beside that of the mean")
-    training: StageOptions = StageOptions(
-        steps=7500, batch_size=1, learning_rate=1e-3, warmup=100, decay="cosine", ema=0.995
-    )
-    more: tuple[StageOptions, ...] = Field(
-        default=(), strict=False,
-        description="trainings of further networks, on the same samples; the block says the mean of all",
-    )  # fmt: skip
-    again: tuple[StageOptions, ...] = Field(
-        default=(), strict=False,
-        description="further trainings of each network, each from where the last left it, on other samples",
+    networks: tuple[_Trainings, ...] = Field(
+        default=((_TRAINING,),), strict=False, min_length=1,
+        description="trainings of each network, one after another; the block says the mean of all networks",
     )  # fmt: skip
 
 
@@ -53,9 +50,7 @@ class TextureConfig(_UNetConfig):
         default=AgreementConfig(iterations=8, lengths_mm=(5.0,), scale=0.5, noise=0.02),
         description="of what each step expects as the sample",
     )
-    training: StageOptions = StageOptions(
-        steps=7500, batch_size=1, learning_rate=1e-3, warmup=100, decay="cosine", ema=0.995
-    )
+    training: StageOptions = _TRAINING
 
 
 _Tail = Annotated[float, Field(gt=0, lt=0.5)]

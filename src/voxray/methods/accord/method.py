@@ -92,7 +92,7 @@ class Accord(Method):
             joined(
                 [
                     PatchUNet(block.features, _channels(block.patch, volumes=2), block.patch, volumes=3)
-                    for _ in (block.training, *block.more)
+                    for _ in block.networks
                 ]
             )
             for block in config.blocks
@@ -189,12 +189,10 @@ class Accord(Method):
         """Return: the anatomy, then the blocks."""
         stages: list[AnyStage] = [Stage("anatomy", self.anatomy.fit)]
         for i, (block, config) in enumerate(zip(self.blocks, self.settings.blocks, strict=True)):
-            trainings = (config.training, *config.more)
-            for n, (net, training) in enumerate(zip(members(block), trainings, strict=True)):
+            for n, (net, trainings) in enumerate(zip(members(block), config.networks, strict=True)):
                 name = f"block-{i + 1}" if n == 0 else f"block-{i + 1}-{n + 1}"
-                stages.append(self._block_stage(name, i, net, training))
-                for k, again in enumerate(config.again):
-                    stages.append(self._block_stage(f"{name}-again-{k + 1}", i, net, again))
+                for k, training in enumerate(trainings):
+                    stages.append(self._block_stage(f"{name}-again-{k}" if k else name, i, net, training))
         if self.texture is not None and self.settings.texture is not None:
             stages.append(self._texture_stage(self.texture, self.settings.texture))
         return stages
