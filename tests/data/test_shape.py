@@ -7,12 +7,12 @@ import pytest
 import torch
 from small_models import SETUP, patient, rng, write_store
 
-from voxray.data.augment import AugmentOptions, Deformation, pull
+from voxray.data.augment import AugmentOptions, Deformation, mix, pull
 from voxray.data.dataset import XrayDataset
 from voxray.data.shape import ShapeModel
 from voxray.data.store import Store
 from voxray.errors import InputError
-from voxray.geometry import ViewGeometry
+from voxray.geometry import ViewGeometry, VolumeGrid
 
 VIEWS = ViewGeometry.biplanar(setup=SETUP)
 SEEDS = [0, 3]
@@ -50,6 +50,54 @@ def test_a_patient_takes_the_shape_of_another(store: Store) -> None:
             for found in (Deformation.none(), Deformation(Deformation.none().matrix, torch.zeros(3).numpy(), (whole,)))
         ]
         assert apart[1] < 0.4 * apart[0]
+
+
+def test_a_patient_is_brought_to_the_shape_of_another_one_to_be_mixed_with(store: Store) -> None:
+    model = _model(store.path)
+    own, other = (patient(seed) for seed in SEEDS)
+    grid, still = own.volume.grid.shifted(-own.isocentre_mm), Deformation.none()
+    assert {model.another(own.id, rng(seed)) for seed in range(9)} == {other.id}
+    moved = Deformation(still.matrix, still.shift_mm, (model.between(own.id, other.id),))
+    apart = [difference(pull(other.scan, other.isocentre_mm, grid, d), own.volume.hu) for d in (still, moved)]
+    assert apart[1] < 0.4 * apart[0]
+
+
+def test_parts_of_about_half_a_patient_are_another_one() -> None:
+    grid = VolumeGrid.centred(shape=(40, 44, 48), spacing_mm=8.0)
+    own, other = (torch.full(grid.shape, hu) for hu in (0.0, 100.0))
+    own[:4], other[-4:] = -1024.0, -1024.0  # outside
+    shares = torch.stack([mix(own, other, grid, rng(seed)) for seed in range(20)])
+    assert torch.equal(shares[0], mix(own, other, grid, rng(0)))
+    assert not torch.equal(shares[0], shares[1])
+    assert (shares[:, :4] == -1024).all()
+    assert (shares[:, -4:] == 0).all()
+    inside = shares[:, 4:-4] / 100
+    assert 0.4 < inside.mean() < 0.6
+    assert (inside - 0.5).abs().gt(0.45).float().mean() > 0.6, "parts, rather than a mixture everywhere"
+    jump = inside.diff(dim=-1).abs()
+    assert jump.gt(0.5).float().mean() < 0.01, "they pass into each other"
+    assert jump.gt(0.1).float().mean() < 0.2, "of the size of organs"
+
+
+def test_samples_are_mixed_as_often_as_asked(store: Store) -> None:
+    def samples(mixed: float) -> list[torch.Tensor]:
+        data = XrayDataset(store, "train", VIEWS, augment=AugmentOptions(shape=0.5, mixed=mixed))
+        found = []
+        for epoch in range(8):
+            data.set_epoch(epoch)
+            found.append(data[0].hu)
+        return found
+
+    plain = samples(0)
+    changed = [[not torch.equal(a, b) for a, b in zip(plain, samples(chance), strict=True)] for chance in (0.5, 1)]
+    assert 0 < sum(changed[0]) < 8
+    assert all(changed[1])
+
+
+@pytest.mark.parametrize("mixed", [-0.1, 1.1, 0.5])
+def test_patients_are_mixed_in_one_shape_by_chance(mixed: float) -> None:
+    with pytest.raises(InputError, match="needs shape above 0"):
+        AugmentOptions(mixed=mixed)
 
 
 def test_D1_shapes_are_the_same_again(store: Store) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from voxray.data.augment import AugmentOptions, Deformation, pull
+from voxray.data.augment import AugmentOptions, Deformation, mix, pull
 from voxray.data.phantom import thorax_phantom
 from voxray.data.randomise import Randomisation
 from voxray.data.shape import ShapeModel
@@ -252,11 +252,31 @@ class XrayDataset(_Samples):
         box = deformation.box_mm(case.scan.grid.corners_mm() - case.isocentre_mm)
         body, start = extended(grid, box, views) if outside == "body" else (grid, (0, 0, 0))
         hu = pull(case.scan, case.isocentre_mm, body, deformation)
+        if self.shapes is not None and self.augment is not None and self.augment.mixed > 0:
+            hu = self._mixed(hu, case.id, body, deformation, self.augment.mixed, rng)
         cube = _cut(hu, start, grid.shape)
         if self.augment is None:
             cube = F.avg_pool3d(case.volume.hu[None], self.coarser)[0]
         images, valid = self._project(cube if outside == "air" else hu, body, views, rng)
         return TrainingSample((case.id,), cube[None], images, (views,), grid, outside, valid)
+
+
+    def _mixed(
+        self,
+        hu: Float[Tensor, "z y x"],
+        name: str,
+        body: VolumeGrid,
+        deformation: Deformation,
+        chance: float,
+        rng: torch.Generator,
+    ) -> Float[Tensor, "z y x"]:
+        """Draw whether parts of another patient take the place of this one's, and put them there."""
+        assert self.shapes is not None
+        if float(torch.rand((), generator=rng)) >= chance:
+            return hu
+        other = self.store.load(self.shapes.another(name, rng))
+        there = replace(deformation, splines=(*deformation.splines, self.shapes.between(name, other.id)))
+        return mix(hu, pull(other.scan, other.isocentre_mm, body, there), body, rng)
 
 
 class PhantomDataset(_Samples):

@@ -61,16 +61,25 @@ class ShapeModel:
             knots = [_register(mean, scan, k, grid) for scan, k in zip(scans, knots, strict=True)]
         return cls(tuple(ids), torch.stack(knots))
 
+    def another(self, name: str, rng: torch.Generator) -> str:
+        """Draw another patient."""
+        own = self.ids.index(name)
+        return self.ids[(own + 1 + int(torch.randint(len(self.ids) - 1, (), generator=rng))) % len(self.ids)]
+
+    def between(self, name: str, other: str) -> Spline:
+        """Return where the points of a patient are in another one, to first order: u_other - u_own."""
+        own, its = (self.knots[self.ids.index(one)] for one in (name, other))
+        return Spline(its - own, self.knots_mm)
+
     def towards_another(self, name: str, most: float, rng: torch.Generator) -> Spline:
         """Return how a patient deforms on the way to the shape of another one, who is drawn.
 
         With displacements u_i from the mean anatomy, t (u_i - u_j), t uniform from 0 to `most`: to first order, the
         points of a patient whose shape lies between those of i (t = 0) and j (t = 1) come from there in i.
         """
-        own = self.ids.index(name)
-        other = (own + 1 + int(torch.randint(len(self.ids) - 1, (), generator=rng))) % len(self.ids)
+        way = self.between(self.another(name, rng), name)
         share = most * float(torch.rand((), generator=rng))
-        return Spline(share * (self.knots[own] - self.knots[other]), self.knots_mm)
+        return Spline(share * way.knots, self.knots_mm)
 
 
 def _unit(case: Case, grid: VolumeGrid) -> Float[Tensor, "z y x"]:

@@ -25,7 +25,7 @@ class Samples(Dataset[TrainingSample]):
     def __init__(self, recipe: Recipe, store: Store, split: str) -> None:
         data, views = recipe.data, recipe.data.mixed_views()
         grid = VolumeGrid.centred(shape=recipe.grid.shape, spacing_mm=recipe.grid.spacing_mm)
-        augment = AugmentOptions(shape=data.shape) if data.augment else None
+        augment = AugmentOptions(shape=data.shape, mixed=data.mixed) if data.augment else None
         self.cases = XrayDataset(
             store, split, views, augment=augment, seed=data.seed, photons=data.photons, closed=data.closed,
             estimated=data.estimated,
