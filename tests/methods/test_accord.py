@@ -208,7 +208,7 @@ def test_the_last_block_works_on_the_voxels_of_the_result() -> None:
 
 
 def test_a_ninety_percent_interval_leaves_out_a_tenth() -> None:
-    with pytest.raises(ValueError, match="is 0.1 in all"):
+    with pytest.raises(ValueError, match=r"is 0\.1 in all"):
         AccordConfig(tails=(0.05, 0.1))
 
 

@@ -15,7 +15,6 @@ from voxray.geometry import VolumeGrid
 from voxray.geometry._frozen import FloatArray
 from voxray.images import CTVolume
 
-
 # Knots of the field that says which parts of a patient are another one's, and what it changes by where they meet.
 _PARTS_MM, _SEAM = 80.0, 0.03
 
@@ -52,7 +51,7 @@ class AugmentOptions:
         if min(self.rotation_deg, self.scale, self.shift_mm, self.elastic_mm, self.shape) < 0 or not self.scale < 1:
             raise InputError(f"Ranges of augmentation cannot be negative, and scale must be below 1: {self}.")
         if not 0 <= self.mixed <= 1 or (self.mixed and not self.shape):
-            raise InputError(f"mixed is a chance, and needs shape above 0, for patients are mixed in one shape: {self}.")
+            raise InputError(f"mixed is a chance, and needs shape above 0: patients are mixed in one shape ({self}).")
         # Choi and Lee 2000 ("Injectivity conditions of 2D and 3D uniform cubic B-spline functions", Graphical
         # Models 62): a displacement below 1 / 2.48 of the knots' distance never folds.
         if self.elastic_mm * 2.48 > self.knots_mm:
@@ -183,7 +182,8 @@ def mix(
     sample in another teach more than samples do: Yun et al. 2019 (CutMix, arXiv 1905.04899).
 
     Args:
-        own, other: HU.
+        own: HU.
+        other: HU.
         grid: of both.
         rng: draws the field.
     """

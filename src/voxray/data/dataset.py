@@ -260,7 +260,6 @@ class XrayDataset(_Samples):
         images, valid = self._project(cube if outside == "air" else hu, body, views, rng)
         return TrainingSample((case.id,), cube[None], images, (views,), grid, outside, valid)
 
-
     def _mixed(
         self,
         hu: Float[Tensor, "z y x"],

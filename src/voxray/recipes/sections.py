@@ -98,8 +98,8 @@ class DataRecipe(Strict):
     )  # fmt: skip
     mixed: float = Field(
         default=0.0, ge=0, le=1,
-        description="chance that parts of another patient, brought to the same shape, take the place of a patient's own "
-        "(needs `shape`)",
+        description="chance that parts of another patient, in the same shape, take the place of a patient's own (needs "
+        "`shape`)",
     )  # fmt: skip
     phantoms: int = Field(default=0, ge=0, description="random thoraxes in every epoch, beside the cases")
     photons: float | None = Field(default=None, gt=0, description="a pixel, for Poisson noise; null for none")

@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 from voxray.methods.anatomy import AgreementConfig, AnatomyConfig
 from voxray.methods.stages import MethodConfig, StageOptions
 
-
 _TRAINING = StageOptions(steps=7500, batch_size=1, learning_rate=1e-3, warmup=100, decay="cosine", ema=0.995)
 _Trainings = Annotated[tuple[StageOptions, ...], Field(strict=False, min_length=1)]
 
