@@ -16,7 +16,7 @@ from reconstruct import FILES, GEOMETRY
 from voxray.examples import example_folder
 
 # The networks of the first block.
-_FIRST = "features: [16, 32, 64, 128], more: [{steps: 1}]"
+_FIRST = "features: [16, 32, 64, 128], networks: [[{steps: 1}], [{steps: 1}]]"
 # The edge of a voxel in mm, and what changes in the recipe.
 SIZES = {
     64: (5.0, f"config.blocks=[{{{_FIRST}}}]"),

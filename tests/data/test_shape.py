@@ -79,6 +79,13 @@ def test_parts_of_about_half_a_patient_are_another_one() -> None:
     assert jump.gt(0.1).float().mean() < 0.2, "of the size of organs"
 
 
+def test_parts_are_another_patient_s_in_all_of_a_grid_that_lies_aside() -> None:
+    grid = VolumeGrid.centred(shape=(40, 44, 48), spacing_mm=8.0).shifted([0.0, 150.0, 300.0])
+    own, other = (torch.full(grid.shape, hu) for hu in (0.0, 100.0))
+    far = torch.stack([mix(own, other, grid, rng(seed)) for seed in range(20)])[:, -8:, -8:] / 100
+    assert (far - 0.5).abs().gt(0.45).float().mean() > 0.6
+
+
 def test_samples_are_mixed_as_often_as_asked(store: Store) -> None:
     def samples(mixed: float) -> list[torch.Tensor]:
         data = XrayDataset(store, "train", VIEWS, augment=AugmentOptions(shape=0.5, mixed=mixed))
@@ -94,10 +101,10 @@ def test_samples_are_mixed_as_often_as_asked(store: Store) -> None:
     assert all(changed[1])
 
 
-@pytest.mark.parametrize("mixed", [-0.1, 1.1, 0.5])
-def test_patients_are_mixed_in_one_shape_by_chance(mixed: float) -> None:
+@pytest.mark.parametrize(("mixed", "shape"), [(-0.1, 0.5), (1.1, 0.5), (0.5, 0.0)])
+def test_patients_are_mixed_in_one_shape_by_chance(mixed: float, shape: float) -> None:
     with pytest.raises(InputError, match="needs shape above 0"):
-        AugmentOptions(mixed=mixed)
+        AugmentOptions(mixed=mixed, shape=shape)
 
 
 def test_D1_shapes_are_the_same_again(store: Store) -> None:

@@ -300,6 +300,13 @@ def test_the_spread_is_scaled_by_the_number_of_views() -> None:
         assert torch.allclose(low, (2 * found.volume.hu - high).clamp_min(-1000), atol=0.1)
         return found.std.hu
 
+    uneven = method(tails=(0.08, 0.02)).reconstruct(one, rng=rng())
+    assert uneven.std is not None
+    assert uneven.interval is not None
+    low, high = (end.hu for end in uneven.interval)
+    assert torch.allclose(high - uneven.volume.hu, 2.0537 * uneven.std.hu, rtol=1e-3)
+    assert torch.allclose(low, (uneven.volume.hu - 1.4051 * uneven.std.hu).clamp_min(-1000), atol=0.1)
+
     assert torch.allclose(std(one, 3.0, 2.0), 3 * std(one, 1.0))
     assert torch.allclose(std(radiograph, 3.0, 2.0), 2 * std(radiograph, 1.0))
     assert torch.allclose(std(radiograph, 3.0), 3 * std(radiograph, 1.0))

@@ -36,7 +36,8 @@ class AugmentOptions:
         mixed: chance that parts of another patient, brought to the same shape, take the place of a patient's own.
 
     Raises:
-        InputError: if a number is negative, or the elastic part could fold space.
+        InputError: if a number is negative, the elastic part could fold space, or `mixed` is no chance or without
+            `shape`.
     """
 
     rotation_deg: float = 5.0
@@ -178,7 +179,8 @@ def mix(
     """Put parts of one patient in the place of another one's, who has the same shape.
 
     Which parts is the sign of a random smooth field, so that they are of the size of organs, and about half; they
-    pass into each other over some 25 mm. Outside one of the two, it is the first patient. Ours; that parts of one
+    pass into each other over some 25 mm. Where either has nothing (-1024 HU), it is the first patient, with an edge
+    there. Ours; that parts of one
     sample in another teach more than samples do: Yun et al. 2019 (CutMix, arXiv 1905.04899).
 
     Args:
@@ -187,7 +189,7 @@ def mix(
         grid: of both.
         rng: draws the field.
     """
-    nx, ny, nz = (int(n) for n in np.ceil(grid.size_mm / _PARTS_MM) + 4)
+    nx, ny, nz = (int(n) for n in np.ceil(2 * np.abs(grid.corners_mm()).max(0) / _PARTS_MM) + 4)  # about 0
     field = Spline(torch.randn(1, nz, ny, nx, generator=rng), _PARTS_MM).at(*_axes_mm(grid))[..., 0]
     share = torch.sigmoid(field / _SEAM) * ((own > AIR_HU + 1) & (other > AIR_HU + 1))
     return own.lerp(other, share)

@@ -5,8 +5,9 @@ from voxray.images import CTVolume
 # Voxels from here on are tissue and bone; this quantile of them, of the training scans' volumes: mean (its standard
 # deviation is 23 HU, 2 % of the density). Muscle and organs, where fat and lung at its borders are less, bone is more.
 _TISSUE_HU, _QUANTILE, _USUAL_HU = -300.0, 0.75, 66.0
-# By how much the density of tissue in accord's results goes with the line integrals of the training scans, when these
-# are 15 % too low or too high (logarithms; 0.57 to 0.88): the rest goes into the body's outline, and what was learned.
+# By how much the density of tissue in results of accord's second weights goes with the line integrals of the training
+# scans, when these are 15 % too low or too high (logarithms; 0.57 to 0.88): the rest goes into the body's outline, and
+# what was learned.
 _FOLLOWS = 0.73
 # What is corrected at most; beyond this something else is wrong. The part of a volume that is tissue, at least. Ours.
 _LARGEST, _FEWEST = 1.35, 0.05

@@ -35,8 +35,8 @@ class Estimate:
         volume: the best single volume (for a probabilistic method, the mean).
         samples: equally plausible volumes, where more than one was asked for.
         std: standard deviation of each voxel in HU, where the method knows it.
-        interval: lower and upper end of the 90 % interval of each voxel in HU, 5 % of the truth beyond either, where
-            the method knows it better than as that of a Gaussian.
+        interval: lower and upper end of the 90 % interval of each voxel in HU, where the method knows it better than as
+            that of a Gaussian; what share of the truth lies beyond which end is the method's choice.
         reprojections: line integrals of the result in the views of the input, the body outside the volume included.
         details: what the method has to say, for the report; JSON values.
     """

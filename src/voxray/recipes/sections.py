@@ -108,6 +108,12 @@ class DataRecipe(Strict):
     )
     seed: int = Field(default=0, ge=0, description="of the samples; that of the training is another")
 
+    @model_validator(mode="after")
+    def _mixed_in_one_shape(self) -> "DataRecipe":
+        if self.mixed and not (self.shape and self.augment):
+            raise ValueError("patients are mixed (`mixed`) in one shape: it needs `augment`, and `shape` above 0")
+        return self
+
     def mixed_views(self) -> MixedViews:
         """Return what draws the views of a sample."""
         return MixedViews(tuple(choice.build() for choice in self.views), tuple(choice.share for choice in self.views))
