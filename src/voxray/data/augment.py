@@ -179,9 +179,8 @@ def mix(
     """Put parts of one patient in the place of another one's, who has the same shape.
 
     Which parts is the sign of a random smooth field, so that they are of the size of organs, and about half; they
-    pass into each other over some 25 mm. Where either has nothing (-1024 HU), it is the first patient, with an edge
-    there. Ours; that parts of one
-    sample in another teach more than samples do: Yun et al. 2019 (CutMix, arXiv 1905.04899).
+    pass into each other over some 30 mm. Where either has nothing (-1024 HU), it is the first patient, with an edge
+    there. Ours, after CutMix, which puts parts of one sample in another: Yun et al. 2019, arXiv 1905.04899.
 
     Args:
         own: HU.
